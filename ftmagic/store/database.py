@@ -1,0 +1,123 @@
+"""One SQLite file, opened safely: mode, journal, connections, transactions.
+
+Knows nothing of calls or examples. Every thread and every forked child has a connection of its
+own; writers of one process take turns on a lock, because two tight writers starve each other
+inside SQLite's own busy loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ftmagic.errors import StoreError, message
+from ftmagic.store.migrations import migrate
+
+BUSY_TIMEOUT_S = 30.0
+
+
+class Database:
+    """A store file: `read()` gives a connection, `write()` a transaction."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file (mode 0600) and bring it to the newest format.
+
+        Args:
+            path: The file; its folder must exist.
+
+        Raises:
+            StoreError: It cannot be opened, is not a database, or is newer than this ftmagic.
+        """
+        self.path = path
+        self._local = threading.local()
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            migrate(self.read(), str(path))
+        except (OSError, sqlite3.Error) as exc:
+            if isinstance(exc, StoreError):
+                raise
+            raise self._failure("cannot be opened", exc) from exc
+
+    def read(self) -> sqlite3.Connection:
+        """Return this thread's connection."""
+        if self._pid != os.getpid():  # a forked child must not share its parent's connections
+            self._local, self._lock, self._pid = threading.local(), threading.RLock(), os.getpid()
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        return connection
+
+    @contextlib.contextmanager
+    def write(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run one transaction: all of it is stored, or nothing.
+
+        Args:
+            is_durable: Survive a power cut (reviews, jobs); False survives a killed process only,
+                which is what captured calls get, for speed.
+
+        Raises:
+            StoreError: The disk is full, the file is read-only, locked for too long, or gone.
+        """
+        with self._lock:
+            connection = self.read()
+            self._check_still_there()
+            try:
+                connection.execute(f"pragma synchronous = {'full' if is_durable else 'normal'}")
+                connection.execute("begin immediate")
+                yield connection
+                connection.execute("commit")
+            except sqlite3.Error as exc:
+                self._rollback(connection)
+                raise self._failure("could not be written", exc) from exc
+            except BaseException:
+                self._rollback(connection)
+                raise
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("pragma foreign_keys = on")
+        mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
+        if mode != "wal":  # a file system without shared memory, such as some network homes
+            connection.execute("pragma journal_mode = delete")
+        return connection
+
+    def _check_still_there(self) -> None:
+        # SQLite goes on writing into an unlinked file, and all of it is lost at exit.
+        if not self.path.exists():
+            raise StoreError(
+                message(
+                    f"the store {self.path} was deleted while in use.",
+                    next_step="restart the kernel; a new store is made at the next capture",
+                )
+            )
+
+    def _failure(self, what: str, exc: Exception) -> StoreError:
+        return StoreError(
+            message(
+                f"the store {self.path} {what}: {exc}.",
+                next_step=f"free space or check the permissions of {self.path.parent}, "
+                "or ft.home('/another/folder')",
+            )
+        )
+
+    @staticmethod
+    def _rollback(connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
+                connection.execute("rollback")
