@@ -48,10 +48,10 @@ class Database:
         """Return this thread's connection."""
         if self._pid != os.getpid():  # a forked child must not share its parent's connections
             self._local, self._lock, self._pid = threading.local(), threading.RLock(), os.getpid()
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        return connection
+        held: _Held | None = vars(self._local).get("held")
+        if held is None:
+            held = self._local.held = _Held(self._connect())
+        return held.connection
 
     @contextlib.contextmanager
     def write(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -81,20 +81,21 @@ class Database:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        vars(self._local).pop("held", None)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         connection.row_factory = sqlite3.Row
-        connection.execute("pragma foreign_keys = on")
-        mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
-        if mode != "wal":  # a file system without shared memory, such as some network homes
-            connection.execute("pragma journal_mode = delete")
+        try:
+            connection.execute("pragma foreign_keys = on")
+            mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
+            if mode != "wal":  # a file system without shared memory, such as some network homes
+                connection.execute("pragma journal_mode = delete")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _check_still_there(self) -> None:
@@ -121,3 +122,13 @@ class Database:
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
                 connection.execute("rollback")
+
+
+class _Held:
+    """A thread's connection, closed when its thread ends or its database is dropped."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
