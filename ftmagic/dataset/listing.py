@@ -1,0 +1,110 @@
+"""The datasets of the store: a list to look at, and to rename, copy and delete from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+from ftmagic.dataset.tables import html_table
+from ftmagic.errors import unknown_name
+from ftmagic.store import DatasetRow, open_store
+from ftmagic.types import SPLITS
+
+
+class DatasetList(Sequence[DatasetRow]):
+    """The datasets by name, with their counts: `ft.datasets()["albums"].n_examples`."""
+
+    def __init__(self, rows: Iterable[DatasetRow]) -> None:
+        """Hold rows as the store lists them."""
+        self._rows = tuple(rows)
+
+    def rename(self, name: str, new_name: str) -> str:
+        """Give a dataset another name; say what was done.
+
+        Raises:
+            DataError: There is no dataset of that name, or the new name is taken.
+        """
+        open_store().datasets.rename(name, new_name)
+        return f"{name} is now named {new_name}"
+
+    def copy(self, name: str, new_name: str) -> str:
+        """Copy a dataset's examples, with reviews and splits; say what was done.
+
+        Raises:
+            DataError: There is no dataset of that name, or the new name is taken.
+        """
+        n_copied = open_store().datasets.copy(name, new_name)
+        return f"{n_copied:,} examples of {name} copied to {new_name}"
+
+    def delete(self, name: str) -> str:
+        """Erase a dataset with its calls; say what was erased.
+
+        Raises:
+            UnknownNameError: There is no dataset of that name.
+        """
+        erased = open_store().datasets.delete(name)
+        jobs = f"; its {erased.n_jobs:,} jobs stay known" if erased.n_jobs else ""
+        return f"{name} erased: {erased.n_calls:,} calls, {erased.n_examples:,} examples{jobs}"
+
+    @overload
+    def __getitem__(self, index: int | str) -> DatasetRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> DatasetList: ...
+    def __getitem__(self, index: int | str | slice) -> DatasetRow | DatasetList:
+        """A dataset's row by place or by name.
+
+        Raises:
+            UnknownNameError: No dataset has that name.
+        """
+        if isinstance(index, slice):
+            return DatasetList(self._rows[index])
+        if isinstance(index, int):
+            return self._rows[index]
+        for row in self._rows:
+            if row.name == index:
+                return row
+        raise unknown_name("dataset", index, self.names(), next_step="%ft_datasets")
+
+    def __len__(self) -> int:
+        """Number of datasets."""
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        """One line a dataset."""
+        if not self._rows:
+            return "no datasets yet; capture one with %%capture_ft NAME"
+        return "\n".join(f"{row.name}: {_counts(row)}" for row in self._rows)
+
+    def names(self) -> list[str]:
+        """The names, sorted."""
+        return [row.name for row in self._rows]
+
+    def _repr_html_(self) -> str:
+        columns = ("dataset", "calls", "examples", "approved", "rejected", "invalid", *SPLITS)
+        rows = [
+            (
+                *(row.name, row.n_calls, row.n_examples),
+                *(row.n_approved, row.n_rejected, row.n_invalid),
+                *(row.n_by_split.get(split, 0) for split in SPLITS),
+            )
+            for row in self._rows
+        ]
+        caption = f"{len(self):,} datasets" if self._rows else repr(self)
+        return html_table(caption, columns, rows)
+
+
+def datasets() -> DatasetList:
+    """List the datasets of the store, with counts."""
+    return DatasetList(open_store().datasets.list())
+
+
+def _counts(row: DatasetRow) -> str:
+    splits = [f"{row.n_by_split[split]:,} {split}" for split in SPLITS if row.n_by_split.get(split)]
+    states = (
+        ("approved", row.n_approved),
+        ("rejected", row.n_rejected),
+        ("invalid", row.n_invalid),
+    )
+    parts = [f"{row.n_calls:,} calls", f"{row.n_examples:,} examples"]
+    parts += [f"{n:,} {state}" for state, n in states if n]
+    return ", ".join(parts + splits)
