@@ -1,0 +1,149 @@
+"""Which rows a comparison may use: recorded as test, usable as a reference, unseen in training.
+
+Owns the leak check and the grouping of rows. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ftmagic.errors import ConfigError, DataError, message
+from ftmagic.store import JobRecord, open_store
+from ftmagic.types import SPLITS, Example
+
+if TYPE_CHECKING:
+    from ftmagic.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows of a comparison.
+
+    Attributes:
+        dataset: Name of their dataset.
+        examples: Rows that nothing was trained on.
+        warnings: What was left out, and why.
+    """
+
+    dataset: str
+    examples: tuple[Example, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def held_out(dataset: str | Dataset, split: str, jobs: Sequence[JobRecord]) -> HeldOut:
+    """Choose the rows to compare on.
+
+    Args:
+        dataset: Its name, or rows chosen before.
+        split: 'test', as a rule.
+        jobs: Jobs whose training rows must not be among them.
+
+    Raises:
+        DataError: No row is left.
+        ConfigError: There is no such split.
+        UnknownNameError: There is no such dataset.
+    """
+    if split not in SPLITS:
+        raise ConfigError(
+            message(
+                f"{split!r} is no split; there are {', '.join(SPLITS)}.",
+                next_step='ft.compare(NAME, split="test")',
+            )
+        )
+    name = dataset if isinstance(dataset, str) else str(dataset.name)
+    rows = (
+        open_store().examples.select(dataset)
+        if isinstance(dataset, str)
+        else _numbered(list(dataset))
+    )
+    chosen = [row for row in rows if row.split == split]
+    usable = [row for row in chosen if row.is_trainable]
+    seen = _seen_in_training(name, split, usable, jobs)
+    kept = tuple(row for row in usable if row.id not in seen)
+    warnings = _warnings(len(chosen) - len(usable), seen)
+    if not kept:
+        raise _nothing_left(name, split, rows, warnings)
+    return HeldOut(name, kept, warnings)
+
+
+def source_of(example: Example) -> str:
+    """The document that a row is about; a row without one is its own.
+
+    An imported row's source is only the name of its file.
+    """
+    source = example.tags.get("source", "") if example.call_id else ""
+    return source or f"row {example.id}"
+
+
+def group_of(example: Example, tag: str) -> str:
+    """The value of the tag that a report is grouped by; '' without a tag."""
+    return example.tags.get(tag) or f"(no {tag})" if tag else ""
+
+
+def _numbered(rows: list[Example]) -> list[Example]:
+    """Rows that were never stored have no id: number them by their place."""
+    if all(row.id for row in rows):
+        return rows
+    return [dataclasses.replace(row, id=place) for place, row in enumerate(rows, start=1)]
+
+
+def _seen_in_training(
+    dataset: str, split: str, rows: Sequence[Example], jobs: Sequence[JobRecord]
+) -> dict[int, str]:
+    """Say which rows were trained on: row id -> 'the same input' or 'the same source'."""
+    store = open_store()
+    if dataset not in store.datasets.names():
+        return {}
+    trained_splits = [name for name in ("train", "validation") if name != split]
+    ids = [row_id for job in jobs if job.dataset == dataset for row_id, _ in job.example_ids]
+    trained = store.examples.select(
+        dataset,
+        where="(e.split in (select value from json_each(?)) or e.id in (select value from "
+        "json_each(?))) and (e.input_key in (select value from json_each(?)) or e.source in "
+        "(select value from json_each(?)))",
+        parameters=[
+            json.dumps(trained_splits),
+            json.dumps(ids),
+            json.dumps([row.input_key() for row in rows]),
+            json.dumps([row.tags["source"] for row in rows if row.tags.get("source")]),
+        ],
+    )
+    inputs = {row.input_key() for row in trained}
+    sources = {source_of(row) for row in trained}
+    reasons = {row.id: "the same source" for row in rows if source_of(row) in sources}
+    return reasons | {row.id: "the same input" for row in rows if row.input_key() in inputs}
+
+
+def _warnings(n_unusable: int, seen: dict[int, str]) -> tuple[str, ...]:
+    found = []
+    if seen:
+        reasons = ", ".join(f"{why}: {n}" for why, n in Counter(seen.values()).items())
+        found.append(
+            f"{len(seen)} test row{'' if len(seen) == 1 else 's'} left out that training rows "
+            f"give away ({reasons}): a score on them would be memory, not skill."
+        )
+    if n_unusable:
+        found.append(
+            f"{n_unusable} test row{'' if n_unusable == 1 else 's'} left out, whose recorded "
+            "answer is rejected or does not fit its schema."
+        )
+    return tuple(found)
+
+
+def _nothing_left(
+    name: str, split: str, rows: Sequence[Example], warnings: Sequence[str]
+) -> DataError:
+    counts = Counter(row.split or "no split" for row in rows)
+    there = ", ".join(f"{n} {each}" for each, n in counts.items()) or "no rows"
+    why = " ".join(warnings) or f"it has {there}."
+    return DataError(
+        message(
+            f"{name!r} has no {split} rows to compare on: {why}",
+            next_step=f"%%capture_ft {name} --split {split}",
+        )
+    )
