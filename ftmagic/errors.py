@@ -7,6 +7,7 @@ FtmagicError
 |-- MissingExtraError (ImportError) an optional part of ftmagic is not installed
 |-- StoreError (OSError)            the SQLite file cannot be read or written
 |-- EngineError (RuntimeError)      a place that trains or serves refused or failed
+|   |-- EngineUnreachable           it did not answer, or not usefully: try again later
 |   |-- TrainingUnavailable         the provider no longer creates jobs
 |   `-- JobFailed                   a job ended as failed or cancelled
 |-- RecordingMiss (LookupError)     a recording holds no answer to this request
@@ -49,6 +50,10 @@ class StoreError(FtmagicError, OSError):
 
 class EngineError(FtmagicError, RuntimeError):
     """A place that trains or serves refused or failed."""
+
+
+class EngineUnreachable(EngineError):
+    """A place that trains or serves did not answer, or not usefully; later it may."""
 
 
 class TrainingUnavailable(EngineError):

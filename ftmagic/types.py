@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from ftmagic.errors import ConfigError, message
 
@@ -459,4 +460,7 @@ class Endpoint:
         """
         import openai
 
+        if urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1"):
+            # A proxy from the environment must not stand between us and this machine.
+            options.setdefault("http_client", openai.DefaultHttpxClient(trust_env=False))
         return openai.OpenAI(base_url=self.base_url, api_key=self.key(), **options)

@@ -256,8 +256,7 @@ def _insert_call(connection: sqlite3.Connection, record: CallRecord) -> None:
     # A stream that was still open when its cell ended was stored as partial: now it is whole.
     connection.execute("delete from calls where id = ? and outcome = 'partial'", (call.id,))
     connection.execute(
-        f"insert into calls (position, {', '.join(values)}) values "
-        f"((select coalesce(max(position), 0) + 1 from calls), {', '.join('?' * len(values))})",
+        f"insert into calls ({', '.join(values)}) values ({', '.join('?' * len(values))})",
         tuple(values.values()),
     )
     connection.executemany(

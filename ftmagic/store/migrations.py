@@ -37,8 +37,8 @@ create table runs (
 create index runs_by_cell on runs (dataset_id, cell, number);
 
 create table calls (
-  id text primary key,
-  position integer not null,          -- order of arrival within the store
+  position integer primary key,       -- order of arrival within the store
+  id text not null unique,
   run_id text not null references runs on delete cascade,
   api text not null,
   url text not null,
@@ -60,12 +60,12 @@ create table calls (
   is_ambient integer not null,
   attempt integer not null,
   n_tokens integer
-) without rowid;
+);
 create index calls_by_run on calls (run_id, position);
 create index calls_by_request on calls (request_key);
 
 create table tags (
-  call_id text not null references calls on delete cascade,
+  call_id text not null references calls (id) on delete cascade,
   key text not null,
   value text not null,
   primary key (call_id, key)
@@ -88,7 +88,7 @@ create table examples (
   id integer primary key,
   dataset_id integer not null references datasets on delete cascade,
   run_id text references runs,        -- null for imported rows
-  call_id text references calls,
+  call_id text references calls (id),
   content_key text not null,
   input_key text not null,
   schema_id integer references schemas,
