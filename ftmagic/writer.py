@@ -10,6 +10,7 @@ import atexit
 import os
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -108,14 +109,16 @@ class Writer:
     def _collect(self) -> list[threading.Event]:
         """Take one item and what follows within BATCH_S; return who waits for the result."""
         item = self._queue.get()
-        while not isinstance(item, threading.Event):
-            self._keep(item)
-            if len(self._pending) >= MAX_BATCH:
-                return []
-            try:
-                item = self._queue.get(timeout=BATCH_S)
-            except queue.Empty:
-                return []
+        if not isinstance(item, threading.Event):
+            time.sleep(BATCH_S)  # waking for every item would take the GIL from the user's calls
+        try:
+            while not isinstance(item, threading.Event):
+                self._keep(item)
+                if len(self._pending) >= MAX_BATCH:
+                    return []
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return []
         return [item]
 
     def _keep(self, work: Work) -> None:
