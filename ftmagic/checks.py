@@ -80,7 +80,7 @@ def _count_problems(
         None,
         f"{_quoted(name)} {n_trainable:,} rows that may train{left_out}; engine {engine_name!r} "
         f"needs at least {limits.min_rows:,}",
-        f"%ft_review {name or 'albums'}" if left_out else f"%%capture_ft {name or 'albums'}",
+        f"ft.examples({name or 'albums'!r}).check()" if left_out else f"%%capture_ft {name or 'albums'}",
     )
 
 
@@ -127,7 +127,7 @@ def _left_out(examples: Sequence[Example]) -> Iterable[Problem]:
                 "warning",
                 number,
                 f"training leaves it out, because its answer is not valid: {example.problems[0]}",
-                f"%ft_review {example.dataset or 'albums'}",
+                f"ft.examples({example.dataset or 'albums'!r})[{number - 1}].problems",
             )
 
 
@@ -167,7 +167,7 @@ def _conflicts(numbered: _Numbered) -> Iterable[Problem]:
             "warning",
             clashes[0][0],
             f"{len(clashes):,} {noun} different answers, the first one in {_rows(clashes[0])}",
-            f"%ft_review {numbered[0][1].dataset or 'albums'}",
+            "keep one of them: ds[i:i + 1].reject()",
         )
 
 

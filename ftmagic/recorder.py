@@ -49,7 +49,6 @@ class Capture:
     def open(self) -> Capture:
         """Record from here on, in this context and what it starts."""
         seam.install()
-        self.run.begin()
         self._entry = scope.enter(self._scope)
         return self
 

@@ -58,21 +58,18 @@ class Run:
     n_superseded: int = 0
     is_new_store: bool = False
     other_datasets: list[str] = field(default_factory=list)
+    _is_begun: bool = field(default=False, repr=False)
     _open_failures: dict[bytes, list[str]] = field(default_factory=dict, repr=False)
 
     @property
     def is_new_dataset(self) -> bool:
         """Whether this run made the dataset."""
-        return self.dataset not in self.other_datasets
+        return self._is_begun and self.dataset not in self.other_datasets
 
     def receive(self, exchange: Exchange) -> None:
         """Take an ended exchange."""
         size_bytes = len(exchange.request_body) + sum(map(len, exchange.chunks)) + 1
         writer.put(writer.Work(self, exchange, size_bytes))
-
-    def begin(self) -> None:
-        """Have the run noted in the store."""
-        writer.put(writer.Work(_Step(self._begin)))
 
     def end(self, status: str) -> None:
         """Have the end of the run noted in the store."""
@@ -80,6 +77,8 @@ class Run:
 
     def write(self, store: Store, items: Sequence[Any]) -> None:
         """Store exchanges, in one transaction; called by the writer."""
+        if not self._is_begun:  # a block without a call leaves no trace
+            self._begin(store)
         records = [self._record(exchange) for exchange in items]
         self.added += store.calls.add(records)
         for exchange, record in zip(items, records, strict=True):
@@ -93,8 +92,11 @@ class Run:
             self.dataset, run_id=self.id, cell=self.cell, notebook=self.notebook, split=self.split
         )
         self.number = row.number
+        self._is_begun = True
 
     def _end(self, store: Store, status: str) -> None:
+        if not self._is_begun:
+            return
         if self.is_replacing and status == "ok":
             self.n_superseded = store.calls.supersede_earlier(self.id)
         self.n_kept = store.calls.end_run(self.id, status)

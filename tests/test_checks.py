@@ -58,7 +58,7 @@ def test_too_few_trainable_rows_say_what_was_left_out() -> None:
         "'triage' has 8 rows that may train (3 rejected, 2 invalid); engine 'openai' needs at "
         "least 10"
     )
-    assert first.fix == "%ft_review triage"
+    assert first.fix == "ft.examples('triage').check()"
     assert [(each.severity, each.row) for each in rest] == [
         ("warning", number) for number in range(9, 14)
     ]

@@ -375,3 +375,11 @@ def test_schema_of_a_json_answer_survives_the_store() -> None:
     ds = Dataset("made", [row("a", response_format=described, schemas=schemas)])
     ds.add_to("albums")
     assert examples("albums")[0].schemas == schemas
+
+
+def test_rejected_rows_are_not_trainable_and_approved_ones_can_be_chosen() -> None:
+    capture("albums", 4)
+    assert [row.review for row in examples("albums")[:1].reject(reviewer="ana")] == ["rejected"]
+    examples("albums", where="year > 1972").approve()
+    assert len(trainable("albums")) == 3
+    assert len(trainable("albums", approved_only=True)) == 1

@@ -167,6 +167,7 @@ def test_block_without_a_call_says_so(store: Store) -> None:
     with ft.capture("albums") as seen:
         pass
     assert "no call to an LLM API went through httpx or httpx2" in seen.summary()
+    assert store.datasets.names() == []
 
 
 def test_new_name_close_to_an_old_one_is_pointed_out(provider: Provider) -> None:

@@ -199,7 +199,7 @@ class Dataset(Sequence[Example]):
             raise DataError(
                 message(
                     f"{self.name!r} has no trainable row among {len(self):,}; nothing was written.",
-                    next_step=f"%ft_review {self.name}",
+                    next_step=f"ft.examples({self.name!r}).check()",
                 )
             )
         manifest = write_rows(Path(path), rows, keeps_response_format=keeps_response_format)
@@ -235,6 +235,14 @@ class Dataset(Sequence[Example]):
     def count_tokens(self) -> TokenCount:
         """Count tokens: the provider's numbers where all rows have them, else an estimate."""
         return count_tokens(self._examples)
+
+    def approve(self, *, reviewer: str = "") -> Dataset:
+        """Mark these stored rows as approved, and return them as they are now."""
+        return self._decide("approved", reviewer)
+
+    def reject(self, *, reviewer: str = "") -> Dataset:
+        """Mark these stored rows as rejected: they are neither trained on nor exported."""
+        return self._decide("rejected", reviewer)
 
     def rename(self, name: str) -> Dataset:
         """Give the stored dataset another name, and return it under that name."""
@@ -292,6 +300,11 @@ class Dataset(Sequence[Example]):
         parts = [f"{splits[split]:,} {split}" for split in SPLITS if splits[split]]
         decided = [f"{reviews[state]:,} {state}" for state in REVIEWS[1:] if reviews[state]]
         return "; ".join(each for each in (first, ", ".join(parts), ", ".join(decided)) if each)
+
+    def _decide(self, state: Review, reviewer: str) -> Dataset:
+        ids = [row.id for row in self]
+        open_store().examples.set_review(ids, state, reviewer=reviewer)
+        return self._with(replace(row, review=state) for row in self)
 
     def _with(self, rows: Iterable[Example]) -> Dataset:
         return Dataset(self.name, rows)
