@@ -8,6 +8,7 @@ FtmagicError
 |-- StoreError (OSError)            the SQLite file cannot be read or written
 |-- EngineError (RuntimeError)      a place that trains or serves refused or failed
 |   |-- EngineUnreachable           it did not answer, or not usefully: try again later
+|   |   `-- UnknownOutcome          it was asked, and nothing says whether it did it
 |   |-- TrainingUnavailable         the provider no longer creates jobs
 |   `-- JobFailed                   a job ended as failed or cancelled
 |-- RecordingMiss (LookupError)     a recording holds no answer to this request
@@ -54,6 +55,10 @@ class EngineError(FtmagicError, RuntimeError):
 
 class EngineUnreachable(EngineError):
     """A place that trains or serves did not answer, or not usefully; later it may."""
+
+
+class UnknownOutcome(EngineUnreachable):
+    """A place was asked to create something, and nothing says whether it did."""
 
 
 class TrainingUnavailable(EngineError):

@@ -1,0 +1,377 @@
+"""Takes the trainable rows of a dataset to an engine: quote, consent, one job.
+
+Test rows never leave, rows that show a credential never leave this machine, and the intent is in
+the store before anything is sent. A second submission of the same rows and spec is the same job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ftmagic import config
+from ftmagic.dataset import Dataset
+from ftmagic.engines import Engine, engine
+from ftmagic.engines.identity import INTENT_KEY, submission_hash
+from ftmagic.engines.openai import OpenAIEngine
+from ftmagic.errors import (
+    ConfigError,
+    DataError,
+    EngineError,
+    EngineUnreachable,
+    FtmagicError,
+    UnknownOutcome,
+    message,
+)
+from ftmagic.store import JobRecord, open_store
+from ftmagic.training.gathering import Rows, gather, row_problems
+from ftmagic.training.handle import INTENT_PREFIX, Job
+from ftmagic.training.kept_events import folder_of
+from ftmagic.types import FINAL_STATUSES, Problem, Quote, TrainSpec
+
+DATASET_KEY = "ftmagic_dataset"
+"""Metadata key: the dataset's name."""
+AGAIN_KEY = "ftmagic_again"
+"""Metadata key: what makes a repetition another job."""
+
+_LOCK_TIMEOUT_S = 600.0
+_SHOWN_PROBLEMS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """Everything that is ready to be sent, and what it would take.
+
+    Attributes:
+        rows: What it learns from.
+        quote: What it takes; errors among its problems block it.
+        spec: What is asked for.
+        folder: Where the training files are.
+        content_hash: Of files and spec.
+        place: The engine.
+        existing: The job that already runs, or ran, on the same rows and spec.
+    """
+
+    rows: Rows
+    quote: Quote
+    spec: TrainSpec
+    folder: Path
+    content_hash: str
+    place: Engine
+    existing: Job | None = None
+
+    def require_sound(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            DataError: The quote has errors; the first of them are named.
+        """
+        errors = [each for each in self.quote.problems if each.severity == "error"]
+        if errors:
+            raise _unsound(self.rows.name, self.place.name, errors)
+
+    def submit(self) -> Job:
+        """Send it, once: a second call, kernel or click gets the same job.
+
+        Raises:
+            DataError: The quote has errors.
+            EngineError: The engine refused, or did not say whether it created the job.
+        """
+        self.require_sound()
+        with _one_at_a_time():
+            existing = find_existing(self.content_hash, self.place)
+            if existing is not None:
+                return existing
+            return self._submit()
+
+    def _submit(self) -> Job:
+        store = open_store().jobs
+        intent = self._intent()
+        store.put(intent)
+        files = (self.folder / "train.jsonl", self._validation())
+        try:
+            info = self.place.submit(*files, intent.spec)
+        except UnknownOutcome:
+            raise  # the intent stays: it finds the job, should there be one
+        except FtmagicError:
+            store.forget(intent.id)
+            raise
+        store.confirm(intent.id, info.id, info)
+        found = Job(dataclasses.replace(intent, id=info.id, info=info), self.place)
+        found.refresh_quietly()
+        return found
+
+    def _intent(self) -> JobRecord:
+        """The record of this attempt; one that was never answered is taken up again."""
+        before = open_store().jobs.find(self.content_hash, self.place.name)
+        address = address_of(self.place)
+        if before is not None and before.info is None and before.base_url == address:
+            return before
+        attempt = uuid.uuid4().hex
+        metadata = {**self.spec.metadata, INTENT_KEY: attempt}
+        return JobRecord(
+            id=INTENT_PREFIX + attempt,
+            engine=self.place.name,
+            dataset=self.rows.name,
+            host=self.quote.host,
+            content_hash=self.content_hash,
+            info=None,
+            spec=dataclasses.replace(self.spec, metadata=metadata),
+            example_ids=[(each.id, each.revision) for each in self.rows.train if each.id],
+            created_at=time.time(),
+            base_url=address,
+        )
+
+    def _validation(self) -> Path | None:
+        path = self.folder / "validation.jsonl"
+        return path if path.exists() else None
+
+
+def train(
+    dataset: str | Dataset,
+    validation: Dataset | None = None,
+    *,
+    engine: str | Engine = "local",
+    model: str | None = None,
+    approved: bool = False,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate_multiplier: float | None = None,
+    suffix: str | None = None,
+    seed: int = 0,
+    again: bool = False,
+    confirm: Callable[[Quote], bool] | None = None,
+    base_url: str | None = None,
+) -> Job:
+    """Fine-tune a model on the trainable rows of a dataset.
+
+    The rows are divided into train, validation and test if they are not yet, and the division is
+    stored. The same rows and spec again are the same job, unless `again`.
+
+    Args:
+        dataset: A dataset's name, or rows.
+        validation: Rows to stop early with, instead of the dataset's own.
+        engine: 'local', 'openai', or an engine object.
+        model: The base model; each engine has a default.
+        approved: Only rows that somebody approved.
+        epochs: Passes over the rows; None lets the engine decide.
+        batch_size: Rows a step; None lets the engine decide.
+        learning_rate_multiplier: None lets the engine decide.
+        suffix: Up to 64 characters that become part of the tuned model's name.
+        seed: For the division of the rows, and for training where the engine takes one.
+        again: Train again although the same job exists.
+        confirm: Shown the quote before anything is sent; False stops.
+        base_url: With 'openai': any server that speaks its dialect.
+
+    Returns:
+        The job; it goes on when the kernel does not.
+
+    Raises:
+        UnknownNameError: There is no such dataset or engine.
+        DataError: Too few rows, or rows that cannot be trained on.
+        ConfigError: There is no key, or `confirm` said no.
+        EngineError: The engine refused, or did not answer.
+    """
+    prepared = prepare(
+        dataset,
+        validation,
+        engine=engine,
+        model=model,
+        approved=approved,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate_multiplier=learning_rate_multiplier,
+        suffix=suffix,
+        seed=seed,
+        again=again,
+        base_url=base_url,
+    )
+    if prepared.existing is not None:
+        return prepared.existing
+    prepared.require_sound()
+    if confirm is not None and not confirm(prepared.quote):
+        name = prepared.rows.name
+        raise ConfigError(
+            message("not confirmed: nothing was sent.", next_step=f"%ft_train {name} --yes")
+        )
+    return prepared.submit()
+
+
+def quote(
+    dataset: str | Dataset,
+    validation: Dataset | None = None,
+    *,
+    engine: str | Engine = "local",
+    model: str | None = None,
+    approved: bool = False,
+    epochs: int | None = None,
+    base_url: str | None = None,
+) -> Quote:
+    """Say what training would take, and what stands in its way; send nothing.
+
+    See `train` for the arguments.
+    """
+    return prepare(
+        dataset,
+        validation,
+        engine=engine,
+        model=model,
+        approved=approved,
+        epochs=epochs,
+        base_url=base_url,
+    ).quote
+
+
+def prepare(
+    dataset: str | Dataset,
+    validation: Dataset | None = None,
+    *,
+    engine: str | Engine = "local",
+    model: str | None = None,
+    approved: bool = False,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate_multiplier: float | None = None,
+    suffix: str | None = None,
+    seed: int = 0,
+    again: bool = False,
+    base_url: str | None = None,
+) -> Preparation:
+    """Divide the rows, write the training files and ask for the quote; send nothing.
+
+    See `train` for the arguments.
+
+    Raises:
+        UnknownNameError: There is no such dataset or engine.
+        DataError: Too few rows.
+    """
+    place = _engine(engine, base_url)
+    rows = gather(dataset, validation, place, approved=approved, seed=seed)
+    metadata = {DATASET_KEY: rows.name} if rows.name else {}
+    if again:
+        metadata[AGAIN_KEY] = uuid.uuid4().hex
+    spec = TrainSpec(
+        model=model or place.default_model,
+        suffix=suffix,
+        seed=seed,
+        n_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate_multiplier=learning_rate_multiplier,
+        metadata=metadata,
+    )
+    folder, digest = _write_files(rows, place, spec)
+    files = (folder / "train.jsonl", folder / "validation.jsonl" if rows.validation else None)
+    quoted = place.quote(*files, spec)
+    problems = (*row_problems(rows, place, quoted.host), *quoted.problems)
+    return Preparation(
+        rows=rows,
+        quote=dataclasses.replace(quoted, problems=problems),
+        spec=spec,
+        folder=folder,
+        content_hash=digest,
+        place=place,
+        existing=find_existing(digest, place),
+    )
+
+
+def find_existing(content_hash: str, place: Engine) -> Job | None:
+    """Find the job that already runs, or succeeded, on the same files and spec."""
+    record = open_store().jobs.find(content_hash, place.name)
+    if record is None or record.info is None:
+        return None
+    if record.base_url and record.base_url != address_of(place):
+        return None
+    found = Job(record, place)
+    try:
+        status = found.refresh().status
+    except EngineUnreachable:
+        status = found.info.status
+    except EngineError:  # the engine knows it no more
+        return None
+    return None if status in FINAL_STATUSES - {"succeeded"} else found
+
+
+def address_of(place: Engine) -> str:
+    """The address by which an engine is found again after a restart; '' where its name does."""
+    if isinstance(place, OpenAIEngine) and place.name == "openai":
+        return place.base_url
+    return ""
+
+
+def host_at(place: Engine) -> str:
+    """The host that an engine talks to, as far as its class says."""
+    return place.host if isinstance(place, OpenAIEngine) else place.name
+
+
+def _engine(chosen: str | Engine, base_url: str | None) -> Engine:
+    return engine(chosen, base_url=base_url)
+
+
+def _write_files(rows: Rows, place: Engine, spec: TrainSpec) -> tuple[Path, str]:
+    """Write the training files into the folder that their hash names."""
+    config.make_home()
+    jobs = config.home() / "jobs"
+    fresh = jobs / f".new-{uuid.uuid4().hex}"
+    fresh.mkdir(mode=0o700, parents=True)
+    try:
+        keeps = place.limits.keeps_response_format
+        rows.train.write(fresh / "train.jsonl", keeps_response_format=keeps)
+        held = fresh / "validation.jsonl" if rows.validation else None
+        if held is not None:
+            rows.validation.write(held, keeps_response_format=keeps)
+        digest = submission_hash(fresh / "train.jsonl", held, spec)
+        folder = folder_of(digest)
+        if not folder.exists():
+            with contextlib.suppress(OSError):  # another kernel was first, with the same files
+                fresh.rename(folder)
+        return folder, digest
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _unsound(name: str, engine_name: str, errors: list[Problem]) -> DataError:
+    lines = [
+        f"  {f'row {each.row}: ' if each.row else ''}{each.message}"
+        + (f"  [{each.fix}]" if each.fix else "")
+        for each in errors[:_SHOWN_PROBLEMS]
+    ]
+    if len(errors) > _SHOWN_PROBLEMS:
+        lines.append(f"  and {len(errors) - _SHOWN_PROBLEMS} more")
+    noun = "problem stops" if len(errors) == 1 else "problems stop"
+    return DataError(
+        message(
+            f"{len(errors)} {noun} {name!r} from training on {engine_name!r}; nothing was sent.\n"
+            + "\n".join(lines),
+            next_step=f"ft.examples({name!r}).check({engine_name!r})",
+        )
+    )
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one kernel (thread, process) submit at a time; a killed one leaves no lock behind.
+
+    Raises:
+        EngineError: Another one has been submitting for ten minutes.
+    """
+    config.make_home()
+    lock = sqlite3.connect(config.home() / "submissions.lock", timeout=_LOCK_TIMEOUT_S)
+    try:
+        lock.isolation_level = None
+        lock.execute("begin exclusive")
+        yield
+    except sqlite3.OperationalError as exc:
+        raise EngineError(
+            message(
+                f"another kernel is submitting a job from {config.home()}: {exc}.",
+                next_step="%ft_status",
+            )
+        ) from exc
+    finally:
+        lock.close()

@@ -1,0 +1,1 @@
+"""What a user sees: live views, questions and cards. Decides nothing."""
