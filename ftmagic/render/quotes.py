@@ -36,7 +36,7 @@ def quote_html(quote: Quote, n_test: int | None = None) -> str:
         n_test: Rows that are held out; None does not mention them.
     """
     cells = "".join(
-        f'<span style="opacity:.72">{text(name)}</span>'
+        f'<span style="opacity:.72;white-space:nowrap">{text(name)}</span>'
         f'<span style="font-variant-numeric:tabular-nums">{text(value)}</span>'
         for name, value in quote_facts(quote, n_test)
     )
