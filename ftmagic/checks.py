@@ -80,7 +80,9 @@ def _count_problems(
         None,
         f"{_quoted(name)} {n_trainable:,} rows that may train{left_out}; engine {engine_name!r} "
         f"needs at least {limits.min_rows:,}",
-        f"ft.examples({name or 'albums'!r}).check()" if left_out else f"%%capture_ft {name or 'albums'}",
+        f"ft.examples({name or 'albums'!r}).check()"
+        if left_out
+        else f"%%capture_ft {name or 'albums'}",
     )
 
 

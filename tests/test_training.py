@@ -197,7 +197,8 @@ def test_too_few_rows_says_the_counts(provider: FineTuningProvider, store: Store
         start(provider, "triage")
     assert str(caught.value) == (
         "'triage' has 8 rows that may train (3 rejected, 2 invalid); engine 'openai' needs at "
-        "least 10.\n  Next: ft.examples('triage').check()   (says what is wrong with each invalid row)"
+        "least 10.\n  Next: ft.examples('triage').check()   "
+        "(says what is wrong with each invalid row)"
     )
     assert provider.requests == []
 

@@ -129,7 +129,9 @@ def _ask_all(
                 )
                 for example, each in itertools.product(examples, chosen)
             }
-        for done in tqdm(as_completed(pending), total=len(pending), desc="compare", unit="call"):
+        for done in tqdm(
+            as_completed(pending), total=len(pending), desc="compare", unit="call", leave=False
+        ):
             answers[pending[done]] = done.result()
     except BaseException:  # an interrupt returns at once; what was sent already ends by itself
         ending = threading.Thread(target=_end, args=(pool, clients), name=ENDING, daemon=True)

@@ -177,7 +177,8 @@ def _bind(home: Path, port: int) -> socket.socket:
     if port == 0 and last.exists():
         candidates.insert(0, int(last.read_text(encoding="ascii")))
     for candidate in candidates:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # Named, because asyncio sets TCP_NODELAY only where it sees TCP: else 40 ms a call.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if sys.platform != "win32":  # there it would let a second process share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

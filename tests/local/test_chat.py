@@ -215,9 +215,9 @@ def test_free_text_has_no_grammar(student: ChatFormat) -> None:
 
 
 def test_grounded_fields_are_spans_of_the_input_in_every_row() -> None:
-    answers = [ANSWER, {"author": "Sons", "year": 1999, "title": "an end"}]
+    answers = [ANSWER, {"author": "Sons", "year": 2024, "title": "an end"}]
     rows = [row(call("Citation", answer), tools=[tool("Citation", CITATION)]) for answer in answers]
-    assert grounded_fields(rows[:1]) == {"author", "title"}
+    assert grounded_fields(rows[:1]) == {"author", "year", "title"}
     assert grounded_fields(rows) == {"author"}
 
 
@@ -231,7 +231,20 @@ def test_grounded_field_holds_whole_words_of_the_input_only(student: ChatFormat)
     assert not accepts(student, request, wanted.replace("Müller", "Mül"), *fields)
     assert not accepts(student, request, wanted.replace("Müller", "Miller"), *fields)
     assert accepts(student, request, wanted.replace("Müller", 'Sons, \\"The end'), *fields)
+    assert not accepts(student, request, wanted.replace("Müller", "Müller "), *fields)
+    assert not accepts(student, request, wanted.replace("Müller", ""), *fields)
     assert accepts(student, request, wanted.replace("Müller", "Miller"))
+
+
+def test_grounded_integer_is_a_run_of_digits_of_the_input(student: ChatFormat) -> None:
+    spec = {"type": "json_schema", "json_schema": {"name": "Citation", "schema": CITATION}}
+    messages = [{"role": "user", "content": "Smith-Jones (1981), pp. 19-23"}]
+    request = {"messages": messages, "response_format": spec}
+    keys = list(CITATION["properties"])
+    for year, is_possible in ((1981, True), (19, True), (198, False), (2020, False)):
+        values = {"author": "a", "year": year, "title": "t"}
+        answer = json.dumps({key: values[key] for key in keys}, separators=(",", ":"))
+        assert accepts(student, request, answer, "year") is is_possible
 
 
 def test_template_learns_the_rendered_call() -> None:

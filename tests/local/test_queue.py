@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -216,7 +217,7 @@ def test_client_that_hangs_up_frees_the_model(
     request: Json = {"model": trained.fine_tuned_model, **ASK}
     with client.chat.completions.create(stream=True, temperature=1, **request) as stream:
         next(iter(stream))
-    with server.client(timeout=0.005) as hasty, pytest.raises(openai.APITimeoutError):
+    with server.client(timeout=0.005) as hasty, contextlib.suppress(openai.APITimeoutError):
         hasty.chat.completions.create(max_tokens=490, temperature=1, **request)
     assert client.chat.completions.create(max_tokens=2, **request).usage is not None
 
