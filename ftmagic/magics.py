@@ -272,6 +272,7 @@ class FtMagics(Magics):
     @argument("--models", default="base,tuned", help="comma-separated; default base,tuned")
     @argument("--by", metavar="TAG", help="report the values of this tag apart")
     @argument("--split", default="test", help="rows to ask; default test")
+    @argument("--ungrounded", action="store_true", help="hold no model to spans of the input")
     @line_magic
     @brief_errors
     def ft_compare(self, line: str) -> Any:
@@ -290,6 +291,7 @@ class FtMagics(Magics):
             [name.strip() for name in arguments.models.split(",")],
             by=arguments.by,
             split=arguments.split,
+            grounded=not arguments.ungrounded,
         )
 
     @magic_arguments()

@@ -383,3 +383,13 @@ def test_rejected_rows_are_not_trainable_and_approved_ones_can_be_chosen() -> No
     examples("albums", where="year > 1972").approve()
     assert len(trainable("albums")) == 3
     assert len(trainable("albums", approved_only=True)) == 1
+
+
+def test_tags_outlive_a_copy_an_import_and_the_original(tmp_path: Path) -> None:
+    capture("albums", 3, sources=3)
+    examples("albums").write(tmp_path / "albums.jsonl")
+    Dataset.read(tmp_path / "albums.jsonl").add_to("imported")
+    examples("albums").copy("copied")
+    datasets().delete("albums")
+    for name in ("imported", "copied"):
+        assert [row.tags["source"] for row in examples(name)] == ["s0", "s1", "s2"]

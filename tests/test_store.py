@@ -53,6 +53,7 @@ def make_record(run_id: str, text: str, answer: str = '{"year":1981}') -> CallRe
         schemas=(OutputSchema("Citation", "tool", {"type": "object"}),),
         call_id=call.id,
         model="teacher",
+        tags=call.tags,
         n_tokens=42,
     )
     return CallRecord(call, [example])

@@ -50,7 +50,7 @@ def row(number: int, answer: str = "yes", **fields: object) -> Example:
 
 def fill(store: Store, n_rows: int = 20, name: str = "numbers") -> str:
     store.datasets.create(name)
-    store.examples.add(name, [row(number) for number in range(n_rows)], source="")
+    store.examples.add(name, [row(number) for number in range(n_rows)])
     return name
 
 
@@ -119,7 +119,7 @@ def test_two_kernels_at_once_are_one_job(provider: FineTuningProvider, store: St
 def test_a_new_row_is_a_new_job(provider: FineTuningProvider, store: Store) -> None:
     fill(store)
     first = start(provider)
-    store.examples.add("numbers", [row(n) for n in range(100, 110)], source="")
+    store.examples.add("numbers", [row(n) for n in range(100, 110)])
     assert start(provider).id != first.id
 
 
@@ -188,9 +188,9 @@ def test_too_few_rows_says_the_counts(provider: FineTuningProvider, store: Store
     store.datasets.create("triage")
     rows = [row(number) for number in range(8)]
     rows += [row(10 + number, problems=("no JSON",)) for number in range(2)]
-    store.examples.add("triage", rows, source="")
+    store.examples.add("triage", rows)
     extra = [row(20 + number) for number in range(3)]
-    store.examples.add("triage", extra, source="")
+    store.examples.add("triage", extra)
     ids = [each.id for each in examples("triage")][-3:]
     store.examples.set_review(ids, "rejected")
     with pytest.raises(DataError) as caught:
@@ -212,7 +212,7 @@ def test_an_unknown_dataset_names_the_closest(store: Store, provider: FineTuning
 def test_a_credential_stays_on_this_machine(store: Store, provider: FineTuningProvider) -> None:
     fill(store)
     secret = "sk-proj-" + "aB3" * 20
-    store.examples.add("numbers", [row(n, secret) for n in range(90, 110)], source="")
+    store.examples.add("numbers", [row(n, secret) for n in range(90, 110)])
     found = training.quote("numbers", engine="openai", base_url="https://api.example.com/v1")
     problem = next(each for each in found.problems if each.severity == "error")
     assert "credential (openai)" in problem.message

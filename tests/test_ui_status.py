@@ -41,7 +41,7 @@ def fill(store: Store) -> None:
         )
         for number in range(20)
     ]
-    store.examples.add("numbers", rows, source="")
+    store.examples.add("numbers", rows)
 
 
 def info(**fields: Any) -> JobInfo:

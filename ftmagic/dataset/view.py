@@ -211,7 +211,7 @@ class Dataset(Sequence[Example]):
         Raises:
             ConfigError: The name cannot name a dataset.
         """
-        n_new, n_duplicates = open_store().examples.add(name, self._examples, source="")
+        n_new, n_duplicates = open_store().examples.add(name, self._examples)
         n_invalid = sum(bool(each.problems) for each in self)
         return Imported(name, n_new, n_duplicates, n_invalid)
 

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ftmagic.errors import ConfigError
 from ftmagic.evals.answers import Answer, Scoring, ask, score_answer
-from ftmagic.evals.candidates import Candidate, Model, candidates, needs_job, training_jobs
+from ftmagic.evals.candidates import (
+    GROUNDED,
+    Candidate,
+    Model,
+    candidates,
+    needs_job,
+    training_jobs,
+)
 from ftmagic.evals.comparators import Comparator, comparator
 from ftmagic.evals.held_out import HeldOut, group_of, held_out, source_of
 from ftmagic.evals.report import Report, Row, Summary
@@ -45,6 +52,7 @@ def compare(
     concurrency: int = 4,
     comparators: Mapping[str, str | Comparator] | None = None,
     ordered: bool = False,
+    grounded: bool = True,
     **client_options: Any,
 ) -> Report:
     """Ask each model every test row, exactly as captured, and score it against the recording.
@@ -60,6 +68,9 @@ def compare(
         comparators: Field path, or last part of it -> 'exact', 'equal', 'fuzzy' or a function of
             (output, target).
         ordered: Items of a list must stand in the recorded order.
+        grounded: On the embedded engine, hold base and tuned alike to spans of the input in the
+            fields where every training row has one; False holds neither, so that the difference
+            that grounding makes can be seen.
         **client_options: Passed on to `openai.OpenAI`, for example `timeout`.
 
     Returns:
@@ -80,7 +91,7 @@ def compare(
         raise ConfigError(f"concurrency must be at least 1, got {concurrency}.")
     name = dataset if isinstance(dataset, str) else str(dataset.name)
     job = find_job(name) if needs_job(models) else None
-    chosen = candidates(models, job)
+    chosen = candidates(models, job, is_grounded=grounded)
     rows = held_out(dataset, split, training_jobs(models, job))
     started_at = time.time()
     answers = _ask_all(rows.examples, chosen, concurrency, client_options)
@@ -123,10 +134,13 @@ def _ask_all(
     try:
         with scope.ignore_calls():  # test rows must never be captured as training rows
             pending: dict[Future[Answer], tuple[int, str]] = {
-                pool.submit(ask, clients[each.label], each.endpoint.model, example.request()): (
-                    example.id,
-                    each.label,
-                )
+                pool.submit(
+                    ask,
+                    clients[each.label],
+                    each.endpoint.model,
+                    example.request(),
+                    each.settings,
+                ): (example.id, each.label)
                 for example, each in itertools.product(examples, chosen)
             }
         for done in tqdm(
@@ -173,9 +187,13 @@ def _warnings(
 def _how(chosen: Sequence[Candidate], started_at: float, concurrency: int) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(started_at))
     places = ", ".join(f"{each.label} = {each.endpoint.model}" for each in chosen)
+    grounded = sorted({path for each in chosen for path in each.settings.get(GROUNDED, [])})
+    fields = ", ".join(grounded)
+    held = f" Every model is held to spans of the input in: {fields}." if grounded else ""
     hosts = ", ".join(dict.fromkeys(each.endpoint.base_url for each in chosen))
     return (
         f"Measured {when} UTC: {places}, at {hosts}; each row was sent once to each model in the "
         f"captured shape, at temperature 0, {concurrency} calls at a time. Latency is wall clock "
         "in this process, waiting included; tokens (prompt + reply, a call) are the server's count."
+        f"{held}"
     )

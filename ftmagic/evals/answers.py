@@ -51,13 +51,14 @@ class Scoring:
     ordered: bool = False
 
 
-def ask(client: openai.OpenAI, model: str, request: Json) -> Answer:
+def ask(client: openai.OpenAI, model: str, request: Json, extra_body: Json | None = None) -> Answer:
     """Send one request to a model; never raises for what a server or network does.
 
     Args:
         client: An SDK client of the model's server.
         model: The model's name.
         request: As `Example.request()` makes it.
+        extra_body: More fields for this server only.
     """
     import openai
 
@@ -65,7 +66,7 @@ def ask(client: openai.OpenAI, model: str, request: Json) -> Answer:
     settings: Json = {"temperature": 0}
     while True:
         try:
-            reply = _send(client, {**request, **settings, "model": model})
+            reply = _send(client, {**request, **settings, "model": model, "extra_body": extra_body})
         except openai.BadRequestError as exc:
             if settings and "temperature" in str(exc):  # reasoning models take only their own
                 settings = {}

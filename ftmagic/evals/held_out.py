@@ -72,12 +72,8 @@ def held_out(dataset: str | Dataset, split: str, jobs: Sequence[JobRecord]) -> H
 
 
 def source_of(example: Example) -> str:
-    """The document that a row is about; a row without one is its own.
-
-    An imported row's source is only the name of its file.
-    """
-    source = example.tags.get("source", "") if example.call_id else ""
-    return source or f"row {example.id}"
+    """The document that a row is about; a row without one is its own."""
+    return example.tags.get("source") or f"row {example.id}"
 
 
 def group_of(example: Example, tag: str) -> str:

@@ -31,7 +31,7 @@ class ServedModel:
         folder: Its config, safetensors and tokenizer files.
         created_at: Unix seconds.
         owned_by: 'ftmagic', or 'you' for a tuned model.
-        grounded_fields: String fields whose values were spans of the input in every training row.
+        grounded_fields: Fields whose values were spans of the input in every training row.
     """
 
     name: str
@@ -41,12 +41,13 @@ class ServedModel:
     grounded_fields: frozenset[str] = frozenset()
 
     def body(self) -> Json:
-        """The `model` object of the API."""
+        """The `model` object of the API, and the fields that this model grounds."""
         return {
             "id": self.name,
             "object": "model",
             "created": self.created_at,
             "owned_by": self.owned_by,
+            "ftmagic_grounded": sorted(self.grounded_fields),
         }
 
 

@@ -189,7 +189,6 @@ class Calls:
                 example,
                 run_id=record.call.run_id,
                 split=run["split"],
-                source=record.call.tags.get("source", ""),
             )
         return Added(
             n_calls=1,

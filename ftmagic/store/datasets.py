@@ -223,10 +223,9 @@ def _copy_rows(connection: sqlite3.Connection, dataset_id: int, copy_id: int) ->
 
 def _copy_example(connection: sqlite3.Connection, row: sqlite3.Row, copy_id: int) -> None:
     example_id = connection.execute(
-        "insert into examples (dataset_id, call_id, content_key, input_key, review, split, source, "
-        "is_valid, model, n_tokens, created_at, schema_id) values (?, null, ?, ?, ?, ?, ?, ?, ?, "
-        "?, ?, (select new.id from schemas new join schemas old on old.hash = new.hash "
-        "where old.id = ? and new.dataset_id = ?))",
+        f"insert into examples (dataset_id, {', '.join(_COPIED)}, schema_id) "
+        f"values (?, {', '.join('?' * len(_COPIED))}, (select new.id "
+        "from schemas new join schemas old on old.hash = new.hash where old.id = ? and new.dataset_id = ?))",
         (
             copy_id,
             *(row[name] for name in _COPIED),
@@ -247,11 +246,13 @@ def _copy_example(connection: sqlite3.Connection, row: sqlite3.Row, copy_id: int
 
 
 _COPIED = (
+    "call_id",
     "content_key",
     "input_key",
     "review",
     "split",
     "source",
+    "tags",
     "is_valid",
     "model",
     "n_tokens",

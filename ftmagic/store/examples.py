@@ -83,13 +83,12 @@ class Examples:
         connection = self._database.read()
         return [_to_example(connection, row) for row in connection.execute(query, values)]
 
-    def add(self, dataset: str, examples: Iterable[Example], *, source: str) -> tuple[int, int]:
+    def add(self, dataset: str, examples: Iterable[Example]) -> tuple[int, int]:
         """Store imported rows, which have no call, in one transaction.
 
         Args:
             dataset: Its name; made if it is new.
-            examples: The rows.
-            source: Where they came from, for example the file's name.
+            examples: The rows, with their tags, reviews and splits.
 
         Returns:
             (new rows, rows whose content was already there).
@@ -98,8 +97,7 @@ class Examples:
         n_new = n_all = 0
         with self._database.write() as connection:
             for example in examples:
-                tag = example.tags.get("source", "") or source
-                n_new += insert(connection, dataset_id, example, split=example.split, source=tag)
+                n_new += insert(connection, dataset_id, example, split=example.split)
                 n_all += 1
         return n_new, n_all - n_new
 
@@ -165,7 +163,6 @@ def insert(
     *,
     run_id: str | None = None,
     split: str | None = None,
-    source: str = "",
 ) -> bool:
     """Insert an example inside a transaction; False if its content is already there.
 
@@ -190,7 +187,8 @@ def insert(
         "schema_id": _schema_id(connection, dataset_id, example),
         "review": example.review,
         "split": split,
-        "source": source,
+        "source": example.tags.get("source", ""),
+        "tags": json.dumps(dict(example.tags)),
         "is_valid": not example.problems,
         "model": example.model,
         "n_tokens": example.n_tokens,
@@ -278,7 +276,6 @@ def _to_example(connection: sqlite3.Connection, row: sqlite3.Row) -> Example:
     settings = bodies.get(connection, row["settings_id"])
     tools = bodies.get(connection, row["tools_id"]) or []
     response_format = bodies.get(connection, row["format_id"])
-    tags = connection.execute("select key, value from tags where call_id = ?", (row["call_id"],))
     return Example(
         messages=[
             *bodies.get_messages(connection, row["messages_id"]),
@@ -297,9 +294,7 @@ def _to_example(connection: sqlite3.Connection, row: sqlite3.Row) -> Example:
         split=row["split"],
         schema_version=row["schema_version"] or 1,
         problems=tuple(json.loads(row["problems"])),
-        tags={"source": row["source"], **{each["key"]: each["value"] for each in tags}}
-        if row["source"]
-        else {each["key"]: each["value"] for each in tags},
+        tags=json.loads(row["tags"]),
         model=row["model"],
         n_tokens=row["n_tokens"],
         created_at=row["created_at"],

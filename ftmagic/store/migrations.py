@@ -88,14 +88,15 @@ create table examples (
   id integer primary key,
   dataset_id integer not null references datasets on delete cascade,
   run_id text references runs,        -- null for imported rows
-  call_id text references calls (id),
+  call_id text references calls (id) on delete set null,
   content_key text not null,
   input_key text not null,
   schema_id integer references schemas,
   revision_id integer,                -- the current one
   review text not null default 'pending',
   split text,
-  source text not null default '',    -- tag 'source', or the file it was imported from
+  source text not null default '',    -- tag 'source': rows that share it share a split
+  tags text not null default '{}',    -- JSON, as of the call; stays when the call is erased
   is_valid integer not null,
   model text not null,
   n_tokens integer,

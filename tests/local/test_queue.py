@@ -222,6 +222,13 @@ def test_client_that_hangs_up_frees_the_model(
     assert client.chat.completions.create(max_tokens=2, **request).usage is not None
 
 
+def test_tuned_model_says_which_fields_it_grounds(
+    client: openai.OpenAI, trained: FineTuningJob
+) -> None:
+    described = client.models.retrieve(trained.fine_tuned_model or "").to_dict()
+    assert isinstance(described["ftmagic_grounded"], list)
+
+
 def test_answer_cut_by_max_tokens_says_length(
     client: openai.OpenAI, trained: FineTuningJob
 ) -> None:
