@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ftmagic import magics
 from ftmagic.cells import CellBrackets
 from ftmagic.wire import seam
 from tests.provider import Provider
+from tests.wire_parts import HTTP_MODULES
 
 
 @pytest.fixture
@@ -64,12 +66,10 @@ def test_unload_puts_the_identical_functions_back(ip: InteractiveShell) -> None:
     import threading
     from concurrent.futures import ThreadPoolExecutor
 
-    import httpx
-    import httpx2
-
+    installed = [importlib.import_module(name) for name in HTTP_MODULES]
     owners: list[tuple[Any, str]] = [
-        *((module.Client, "send") for module in (httpx, httpx2)),
-        *((module.AsyncClient, "send") for module in (httpx, httpx2)),
+        *((module.Client, "send") for module in installed),
+        *((module.AsyncClient, "send") for module in installed),
         (threading.Thread, "start"),
         (ThreadPoolExecutor, "submit"),
     ]

@@ -225,7 +225,8 @@ def _copy_example(connection: sqlite3.Connection, row: sqlite3.Row, copy_id: int
     example_id = connection.execute(
         f"insert into examples (dataset_id, {', '.join(_COPIED)}, schema_id) "
         f"values (?, {', '.join('?' * len(_COPIED))}, (select new.id "
-        "from schemas new join schemas old on old.hash = new.hash where old.id = ? and new.dataset_id = ?))",
+        "from schemas new join schemas old on old.hash = new.hash "
+        "where old.id = ? and new.dataset_id = ?))",
         (
             copy_id,
             *(row[name] for name in _COPIED),
