@@ -12,7 +12,7 @@ text around from `prose`. Everything is decided by one seed: the same passages o
 
 A work is cited in one passage only, so no test work is ever trained on. A list of two takes works
 with titles of up to nine words, a list of three up to six, so that passage and answer stay near the
-448 tokens that the built-in student was brought up on (three of the lists reach 451 to 498).
+448 tokens that the built-in student was brought up on (three of the lists reach 467 to 507).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ftmagic.types import Json
 
 Kind = Literal["train", "seen", "unseen", "lists"]
 
-SEED = "ftmagic citations 1"
+SEED = "ftmagic citations 2"
 """Change it and every passage, every split and every recorded answer changes."""
 
 ANSWER_KEY = "answer-key"

@@ -143,7 +143,7 @@ def test_training_learns_and_reports(tmp_path: Path, student: Path) -> None:
         "batch_size": 4,
         "learning_rate_multiplier": 10,
     }
-    assert plan["grounded_fields"] == ["name"]
+    assert plan["grounded_fields"] == ["age", "name"]
     kept = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert kept == ["step-10", "step-12", "step-8"]
 
