@@ -1,8 +1,9 @@
 """Where ftmagic's files live, and what the environment says.
 
 The home folder is, in this order: what `ft.home(path)` set, `FTMAGIC_HOME`, `.ftmagic` in the
-working directory (which is the notebook's folder in Jupyter). It is made on the first write, with
-mode 0700 and a `.gitignore` of its own, so that captured calls are never committed by accident.
+working directory (which is the notebook's folder in Jupyter) at the first use: it does not move
+when the working directory changes. It is made on the first write, with mode 0700 and a
+`.gitignore` of its own, so that captured calls are never committed by accident.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from ftmagic.errors import ConfigError, message
@@ -35,17 +37,24 @@ def home(path: str | os.PathLike[str] | None = None) -> Path:
         _chosen_home = Path(path).expanduser().resolve()
     if _chosen_home is not None:
         return _chosen_home
-    from_environment = os.environ.get(HOME_VARIABLE)
-    return Path(from_environment or ".ftmagic").expanduser().resolve()
+    return _resolved_once(os.environ.get(HOME_VARIABLE) or ".ftmagic")
 
 
-def make_home() -> Path:
+@cache
+def _resolved_once(folder: str) -> Path:
+    return Path(folder).expanduser().resolve()
+
+
+def make_home(folder: Path | None = None) -> Path:
     """Make the home folder (mode 0700, ignored by git) if it is not there, and return it.
+
+    Args:
+        folder: Make this one instead, which was the home folder when something began.
 
     Raises:
         ConfigError: The path exists and is not a folder, or cannot be written.
     """
-    folder = home()
+    folder = folder or home()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         ignore = folder / ".gitignore"

@@ -320,14 +320,16 @@ class FtMagics(Magics):
     @argument("dataset", help="dataset to write")
     @argument("file", help="OpenAI chat JSONL; its schemas go into a file beside it")
     @argument("--approved", action="store_true", help="only rows that somebody approved")
+    @argument("--split", choices=("train", "validation", "test"), help="default: all but test")
     @line_magic
     @brief_errors
     def ft_export(self, line: str) -> Any:
-        """Write the trainable rows of a dataset as a training file.
+        """Write the trainable rows of a dataset as a training file; test rows are left out.
 
         In Python: `ft.examples("albums").write("albums.jsonl")`.
         """
         from ftmagic.dataset import trainable
 
         arguments = parse(FtMagics.ft_export, line)
-        return trainable(arguments.dataset, arguments.approved).write(arguments.file)
+        rows = trainable(arguments.dataset, arguments.approved).filter(split=arguments.split)
+        return rows.write(arguments.file, keeps_test=arguments.split == "test")

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from ftmagic import config, writer
 from ftmagic.errors import DataError
+from ftmagic.render import plain
 from ftmagic.runs import Run
 from ftmagic.store import Added
 from ftmagic.types import SPLITS, Split
@@ -32,11 +33,13 @@ class Capture:
 
     Attributes:
         run: What is known of this run; its counts are final once the capture is closed.
+        lost: What could not be stored until the capture was closed, and why; '' for nothing.
     """
 
     def __init__(self, run: Run, tags: Mapping[str, str]) -> None:
         """Prepare a capture; nothing is recorded before `open()`."""
         self.run = run
+        self.lost = ""
         self._scope = scope.Scope(run.id, sink=run.receive, tags=dict(tags))
         self._entry: scope.Entry | None = None
         self._faults_before = scope.faults.count
@@ -65,13 +68,15 @@ class Capture:
         for exchange in scope.snapshot_open(self._scope):
             self.run.receive(exchange)
         self.run.end(status)
-        lost = writer.flush(FLUSH_TIMEOUT_S)
-        if lost:
-            warnings.warn(lost, RecordingWarning, stacklevel=3)
+        self.lost = writer.flush(FLUSH_TIMEOUT_S)
+        if self.lost:
+            warnings.warn(self.lost, RecordingWarning, stacklevel=3)
 
     def summary(self) -> str:
         """Say what was recorded, why something was not, and what can be done about it."""
-        return "\n".join(_summary_lines(self.run, scope.faults.count - self._faults_before))
+        n_faults = scope.faults.count - self._faults_before
+        # A provider's words are in it: they may not reach the console as they are.
+        return "\n".join(map(plain, _summary_lines(self.run, self.lost, n_faults)))
 
     def __enter__(self) -> Capture:
         """Open the capture."""
@@ -158,10 +163,11 @@ def status_of(exc: BaseException | None) -> str:
 
 
 def _as_text(tags: Mapping[str, object]) -> dict[str, str]:
-    return {key: str(value) for key, value in tags.items()}
+    # File names may hold bytes that are no text, which Python shows as half surrogate pairs.
+    return {key: str(value).encode("utf-8", "replace").decode() for key, value in tags.items()}
 
 
-def _summary_lines(run: Run, n_faults: int) -> Iterator[str]:
+def _summary_lines(run: Run, lost: str, n_faults: int) -> Iterator[str]:
     added = run.added
     yield (
         f"{_count(added.n_calls, 'call')}, {_count(added.n_new, 'new example')}, "
@@ -172,7 +178,9 @@ def _summary_lines(run: Run, n_faults: int) -> Iterator[str]:
         yield f"  skipped {count}: {reason}"
     if run.n_ambient:
         yield f"  {run.n_ambient} of them came from threads that this cell did not start"
-    if not added.n_calls:
+    if lost:
+        yield f"  {lost}"
+    elif not added.n_calls:
         yield (
             f"  no call to an LLM API went through httpx or httpx2; {run.dataset!r} is as it was."
         )
@@ -202,7 +210,7 @@ def _notes(run: Run) -> Iterator[str]:
                 f"Then: %ft_datasets --delete {run.dataset}"
             )
     if run.is_new_store:
-        yield f"  stored in {config.store_path()}"
+        yield f"  stored in {run.store_path}"
         if config.is_colab():
             yield (
                 "  this disk vanishes with the Colab machine; keep the file: "

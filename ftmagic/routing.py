@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -52,11 +52,15 @@ class RoutedSummary:
         model: Where the rerouted ones went.
         n_rerouted: Calls that the tuned model answered; an SDK's retry counts again.
         reasons: Why the others passed through, with their number.
+        n_faults: What went wrong inside ftmagic meanwhile; such a call passes through.
+        fault: The last such fault.
     """
 
     model: str
     n_rerouted: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    n_faults: int = 0
+    fault: str = ""
 
     @property
     def n_passed(self) -> int:
@@ -69,7 +73,12 @@ class RoutedSummary:
         return self.n_rerouted + self.n_passed
 
     def __str__(self) -> str:
-        """As one line: '12 calls: 9 rerouted, 3 passed through (schema not trained)'."""
+        """As '12 calls: 9 rerouted, 3 passed through (schema not trained)', and our faults."""
+        if not self.n_faults:
+            return self._counts()
+        return f"{self._counts()}\n  {self.n_faults} faults inside ftmagic, the last: {self.fault}"
+
+    def _counts(self) -> str:
         if not self.n_calls:
             return "no LLM call was seen; nothing was rerouted"
         text = f"{self.n_calls} call{'' if self.n_calls == 1 else 's'}: {self.n_rerouted} rerouted"
@@ -107,11 +116,13 @@ class Routed:
         self._n_rerouted = 0
         self._reasons: Counter[str] = Counter()
         self._known: dict[str, str] = {}
+        self._faults_before = scope.faults.count
         self._token: Token[scope.Route | None] | None = None
 
     def __enter__(self) -> Routed:
         """Start rerouting the calls that this context makes."""
         seam.install()
+        self._faults_before = scope.faults.count
         self._token = scope.push_route(self)
         return self
 
@@ -126,32 +137,47 @@ class Routed:
             scope.pop_route(self._token)
             self._token = None
 
-    def decide(self, url: str, body: Json) -> Endpoint | None:
-        """Say where a call goes: to the tuned model, or None to let it pass.
+    def decide(self, url: str, body: Json, rewrite: Callable[[Endpoint], Any]) -> Any:
+        """Say where a call goes: return its request to the tuned model, or None to let it pass.
 
         Raises:
             RoutingError: It is structured, cannot be rerouted, and `strict` is set.
         """
         reason = self._reason_to_pass(url, body)
+        rewritten: Any = None
+        cause: Exception | None = None
+        if not reason:
+            try:
+                rewritten = rewrite(self.endpoint)
+            except Exception as exc:  # whatever it is, the call passes, or is refused when strict
+                cause = exc
+                reason = str(exc).partition("\n")[0].rstrip(".") or type(exc).__name__
         with self._lock:
-            if not reason:
+            if rewritten is not None:
                 self._n_rerouted += 1
-                return self.endpoint
+                return rewritten
             self._reasons[reason] += 1
         if self._is_strict and _asks_for_structure(body) and not self._is_other_model(body):
-            raise RoutingError(
-                message(
-                    f"a call for model {body.get('model')!r} was not sent to "
-                    f"{self.endpoint.model!r}: {reason}.",
-                    next_step="record it first (%%capture_ft, %ft_train), or leave out --strict",
-                )
-            )
+            raise self._refusal(body, reason, cause) from cause
         return None
 
     def summary(self) -> RoutedSummary:
         """Count what became of the calls so far."""
         with self._lock:
-            return RoutedSummary(self.endpoint.model, self._n_rerouted, dict(self._reasons))
+            return RoutedSummary(
+                self.endpoint.model,
+                self._n_rerouted,
+                dict(self._reasons),
+                n_faults=scope.faults.count - self._faults_before,
+                fault=scope.faults.last,
+            )
+
+    def _refusal(self, body: Json, reason: str, cause: Exception | None) -> RoutingError:
+        said = f"a call for model {body.get('model')!r} was not sent to {self.endpoint.model!r}: "
+        if cause is not None:
+            return RoutingError(f"{said}{cause}")
+        next_step = "record it first (%%capture_ft, %ft_train), or leave out --strict"
+        return RoutingError(message(f"{said}{reason}.", next_step=next_step))
 
     def _is_other_model(self, body: Json) -> bool:
         return self._instead_of is not None and body.get("model") != self._instead_of

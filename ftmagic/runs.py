@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Literal
 
-from ftmagic import writer
+from ftmagic import config, writer
 from ftmagic.formats import detect_api, map_call
-from ftmagic.store import Added, CallRecord, Store
+from ftmagic.store import Added, CallRecord, Store, open_store
 from ftmagic.types import Call, Json
 from ftmagic.wire.exchange import Exchange
 from ftmagic.wire.streams import MergedReply, read_chat_reply
@@ -33,6 +34,7 @@ class Run:
         is_replacing: Whether earlier runs of the cell are superseded at the end.
         records_all: Whether unstructured calls become examples, too.
         id: 32 hex digits.
+        store_path: The store that it began with; a changed home folder does not tear it apart.
         number: 1 for the first run of this cell.
         added: Counts of what was stored; an attempt that the SDK repeated is not among them.
         n_retries: Failed attempts that the SDK repeated. They are stored as failed calls.
@@ -50,6 +52,7 @@ class Run:
     is_replacing: bool = False
     records_all: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    store_path: Path = field(default_factory=config.store_path)
     number: int = 1
     added: Added = field(default_factory=Added)
     n_retries: int = 0
@@ -73,10 +76,11 @@ class Run:
 
     def end(self, status: str) -> None:
         """Have the end of the run noted in the store."""
-        writer.put(writer.Work(_Step(lambda store: self._end(store, status))))
+        writer.put(writer.Work(_Step(lambda: self._end(status))))
 
-    def write(self, store: Store, items: Sequence[Any]) -> None:
+    def write(self, items: Sequence[Any]) -> None:
         """Store exchanges, in one transaction; called by the writer."""
+        store = open_store(self.store_path)
         if not self._is_begun:  # a block without a call leaves no trace
             self._begin(store)
         records = [self._record(exchange) for exchange in items]
@@ -94,9 +98,10 @@ class Run:
         self.number = row.number
         self._is_begun = True
 
-    def _end(self, store: Store, status: str) -> None:
+    def _end(self, status: str) -> None:
         if not self._is_begun:
             return
+        store = open_store(self.store_path)
         if self.is_replacing and status == "ok":
             self.n_superseded = store.calls.supersede_earlier(self.id)
         self.n_kept = store.calls.end_run(self.id, status)
@@ -122,10 +127,10 @@ class Run:
 class _Step:
     """A piece of the writer's work that stands alone: done whole, or tried again."""
 
-    do: Callable[[Store], None]
+    do: Callable[[], None]
 
-    def write(self, store: Store, items: Sequence[Any]) -> None:
-        self.do(store)
+    def write(self, items: Sequence[Any]) -> None:
+        self.do()
 
 
 def call_from_exchange(exchange: Exchange, run_id: str) -> Call:

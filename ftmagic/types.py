@@ -92,6 +92,13 @@ class Call:
         """The model that the request named."""
         return str(self.request.get("model", ""))
 
+    @property
+    def n_tokens(self) -> int | None:
+        """Total tokens as the provider counted them; None if it gave no usable number."""
+        usage = (self.reply or {}).get("usage")
+        total = usage.get("total_tokens") if isinstance(usage, dict) else None
+        return total if type(total) is int and 0 <= total < 2**63 else None
+
 
 @dataclass(frozen=True)
 class OutputSchema:

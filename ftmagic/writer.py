@@ -1,7 +1,8 @@
 """The writer thread: work for the store, done in order, in batches, off the user's thread.
 
 There is one a process. What the disk refuses stays in memory, up to a limit, and is tried again
-with the next work. Knows nothing of HTTP, of calls or of cells.
+with the next work; a piece of work that can never be done is given up, alone, and said at the next
+flush. Knows nothing of HTTP, of calls or of cells.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ftmagic.errors import FtmagicError
-from ftmagic.store import Store, open_store
+from ftmagic.errors import ConfigError, StoreError
 
 BATCH_S = 0.02
 """How long to wait for more before writing: what a killed kernel may lose."""
@@ -30,8 +30,13 @@ MAX_PENDING_BYTES = 256 * 2**20
 class Batch(Protocol):
     """Something that can do several pieces of its own work at once."""
 
-    def write(self, store: Store, items: Sequence[Any]) -> None:
-        """Store some items, in order; all of them or, when this raises, none."""
+    def write(self, items: Sequence[Any]) -> None:
+        """Store some items, in order; all of them or, when this raises, none.
+
+        Raises:
+            StoreError: The disk refuses; the same items are tried again later.
+            ConfigError: As above, of the home folder.
+        """
 
 
 class Work(NamedTuple):
@@ -56,8 +61,9 @@ class Writer:
         self._queue: queue.SimpleQueue[Work | threading.Event] = queue.SimpleQueue()
         self._pending: list[Work] = []
         self._pending_bytes = 0
-        self._n_lost = 0
         self._failure = ""
+        self._n_lost = 0
+        self._why_lost = ""
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -82,14 +88,18 @@ class Writer:
         return self._loss()
 
     def _loss(self) -> str:
-        n_waiting = sum(work.size_bytes > 0 for work in self._pending)
-        if not self._failure and not self._n_lost:
-            return ""
-        dropped = f" {self._n_lost:,} more were dropped." if self._n_lost else ""
-        return (
-            f"NOT STORED: {n_waiting:,} calls wait in memory and are tried again at the next "
-            f"capture.{dropped} {self._failure}"
-        )
+        parts = []
+        n_lost, self._n_lost = self._n_lost, 0  # said once
+        if n_lost:
+            records = "record is" if n_lost == 1 else "records are"
+            parts.append(f"{n_lost:,} {records} lost: {self._why_lost.rstrip('.')}.")
+        if self._failure:
+            n_waiting = sum(work.size_bytes > 0 for work in self._pending)
+            parts.append(
+                f"{n_waiting:,} calls wait in memory and are tried again at the next capture. "
+                f"{self._failure}"
+            )
+        return f"NOT STORED: {' '.join(parts)}" if parts else ""
 
     def _start(self) -> None:
         with self._starting:
@@ -127,27 +137,35 @@ class Writer:
         while self._pending_bytes > MAX_PENDING_BYTES:
             index = next(i for i, each in enumerate(self._pending) if each.size_bytes)
             self._pending_bytes -= self._pending.pop(index).size_bytes
-            self._n_lost += 1
+            self._lose(f"more than {MAX_PENDING_BYTES >> 20} MiB were waiting")
 
     def _write(self) -> None:
         self._failure = ""
+        longest = MAX_BATCH
         while self._pending:
-            batch = _first_batch(self._pending)
+            batch = _first_batch(self._pending, longest)
             try:
-                batch[0].owner.write(open_store(), [work.item for work in batch])
-            except (FtmagicError, OSError) as exc:  # the disk: keep it all, try again later
+                batch[0].owner.write([work.item for work in batch])
+            except (StoreError, ConfigError, OSError) as exc:  # the disk: keep it, try again later
                 self._failure = str(exc)
                 return
-            except Exception as exc:  # a bug of ours must not stop the thread: said at the flush
-                self._failure = f"{type(exc).__name__}: {exc}"
-                self._n_lost += sum(work.size_bytes > 0 for work in batch)
+            except Exception as exc:  # one bad record, or a bug: it must not stop the thread
+                if len(batch) > 1:  # find the bad one, store the others
+                    longest = 1
+                    continue
+                self._lose(f"{type(exc).__name__}: {exc}")
+                longest = MAX_BATCH
             self._pending_bytes -= sum(work.size_bytes for work in batch)
             del self._pending[: len(batch)]
 
+    def _lose(self, reason: str) -> None:
+        self._n_lost += 1
+        self._why_lost = reason
 
-def _first_batch(pending: list[Work]) -> list[Work]:
+
+def _first_batch(pending: list[Work], longest: int) -> list[Work]:
     batch = []
-    for work in pending[:MAX_BATCH]:
+    for work in pending[:longest]:
         if work.owner is not pending[0].owner:
             break
         batch.append(work)

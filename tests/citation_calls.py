@@ -54,9 +54,10 @@ def record(
     tags: Mapping[str, str] | None = None,
     source: str | None = "work {}",
     answers: Mapping[int, Json] | None = None,
+    cell: str = "",
 ) -> None:
     """Record one call for each number in the dataset 'citations'."""
-    run = store.calls.begin_run("citations", split=split)
+    run = store.calls.begin_run("citations", split=split, cell=cell)
     records = []
     for number in numbers:
         named = {"source": source.format(number)} if source else {}

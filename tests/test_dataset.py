@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from ftmagic.dataset import Dataset, calls, datasets, examples, trainable
 from ftmagic.errors import ConfigError, DataError, MissingExtraError, UnknownNameError
 from ftmagic.formats import map_call
 from ftmagic.formats.schemas import output_schemas
+from ftmagic.magics import load, unload
 from ftmagic.store import CallRecord, open_store
 from ftmagic.types import Call, Example, Json, Limits, Split
 
@@ -217,7 +220,7 @@ def test_write_leaves_out_what_must_not_train_and_says_so(tmp_path: Path) -> Non
 def test_export_and_import_give_the_same_rows_with_sources_and_splits(tmp_path: Path) -> None:
     capture("albums", 30, sources=10)
     examples("albums").split(min_train=1)
-    examples("albums").write(tmp_path / "a.jsonl")
+    examples("albums").write(tmp_path / "a.jsonl", keeps_test=True)
     read = Dataset.read(tmp_path / "a.jsonl")
     assert (read.name, read.is_stored, read.problems) == ("a", False, ())
     assert str(read.add_to("copy")) == "copy: 30 new examples, 0 duplicates"
@@ -393,3 +396,68 @@ def test_tags_outlive_a_copy_an_import_and_the_original(tmp_path: Path) -> None:
     datasets().delete("albums")
     for name in ("imported", "copied"):
         assert [row.tags["source"] for row in examples(name)] == ["s0", "s1", "s2"]
+
+
+def test_write_leaves_test_rows_out_unless_asked_for_and_says_so(tmp_path: Path) -> None:
+    capture("albums", 20)
+    examples("albums").split()
+    manifest = examples("albums").write(tmp_path / "a.jsonl")
+    assert (manifest.n_rows, manifest.n_left_out, manifest.n_test_left_out) == (16, 0, 4)
+    assert str(manifest).endswith("; 4 test rows left out")
+    assert {each.split for each in Dataset.read(tmp_path / "a.jsonl")} == {"train", "validation"}
+    held = examples("albums", split="test")
+    with pytest.raises(DataError, match=r"(?s)4 test rows.*keeps_test=True"):
+        held.write(tmp_path / "b.jsonl")
+    assert held.write(tmp_path / "b.jsonl", keeps_test=True).n_rows == 4
+
+
+def test_export_magic_writes_test_rows_only_when_asked(tmp_path: Path) -> None:
+    capture("albums", 20)
+    examples("albums").split()
+    shell = InteractiveShell()
+    load(shell)
+    try:
+        file = tmp_path / "a.jsonl"
+        assert shell.run_line_magic("ft_export", f"albums {file}").n_test_left_out == 4
+        assert shell.run_line_magic("ft_export", f"albums {file} --split test").n_rows == 4
+        assert shell.run_line_magic("ft_export", f"albums {file} --split train").n_rows == 14
+    finally:
+        unload(shell)
+
+
+def test_two_kernels_that_split_at_once_tear_no_group() -> None:
+    capture("albums", 80, sources=40)
+    examples("albums")[::2].approve()
+    approved = examples("albums", review="approved")
+
+    def split_approved() -> None:
+        approved.split(seed=1)
+        open_store().close()
+
+    other = threading.Thread(target=split_approved)
+
+    def source(example: Example) -> str:
+        if other.ident is None:  # all rows have been read: now the other kernel comes
+            other.start()
+            other.join(timeout=0.5)
+        return example.tags["source"]
+
+    examples("albums").split(by=source)
+    other.join()
+    splits: dict[str, set[Split | None]] = {}
+    for each in examples("albums"):
+        splits.setdefault(each.tags["source"], set()).add(each.split)
+    assert [len(found) for found in splits.values()] == [1] * 40
+
+
+def test_rows_that_are_not_stored_cannot_be_decided_on(tmp_path: Path) -> None:
+    capture("albums", 3)
+    examples("albums").write(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match="(?s)'a' is not stored.*add_to"):
+        Dataset.read(tmp_path / "a.jsonl").approve()
+    assert len(examples("albums")[:0].reject()) == 0
+
+
+def test_a_missing_file_names_a_command_that_exists(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Next: ft.Dataset.read\("):
+        Dataset.read(tmp_path / "none.jsonl")

@@ -364,3 +364,10 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     assert engine.list() == []
+
+
+def test_key_with_a_line_end_is_never_shown(provider: FineTuningProvider) -> None:
+    engine = OpenAIEngine(provider.base_url, "sk-proj-SECRETSECRETSECRET\n", max_retries=0)
+    with pytest.raises(EngineUnreachable, match="a line end in the key") as caught:
+        engine.list()
+    assert "SECRET" not in str(caught.value)

@@ -314,3 +314,49 @@ def test_text_fits_a_hundred_columns_and_names_the_reference(ready: Store) -> No
 def test_unknown_model_or_group_of_a_report_lists_them(ready: Store) -> None:
     with pytest.raises(ConfigError, match="models: base, tuned; groups: all"):
         compare("citations").of("tuned", "singles")
+
+
+def test_rows_that_a_superseded_row_gave_away_are_left_out(
+    store: Store, provider: Provider
+) -> None:
+    record(store, range(6), split="train", cell="cell")
+    promote_job(store, provider.base_url)
+    run = store.calls.begin_run("citations", cell="cell")
+    assert store.calls.supersede_earlier(run.id) == 6
+    record(store, range(4, 10), split="test", source=None)
+    report = compare("citations")
+
+    assert sorted({row["target"]["year"] for row in report.rows}) == [1906, 1907, 1908, 1909]
+    assert any("input: 2" in text for text in report.warnings)
+
+
+class Elsewhere(Endpoint):
+    """A loopback server under an address on the network."""
+
+    def client(self, **options: Any) -> Any:
+        import dataclasses
+
+        home = Endpoint(options.pop("at"), self.model, api_key="k")
+        return dataclasses.replace(home).client(**options)
+
+
+def test_calls_that_leave_this_machine_are_announced(
+    store: Store, provider: Provider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(store, range(10, 12), split="test")
+    compare("citations", [Elsewhere("https://api.example.com/v1", "m")], at=provider.base_url)
+    assert "2 calls to api.example.com, which its owner may bill" in capsys.readouterr().out
+    compare("citations", [Endpoint(provider.base_url, "m", api_key="k")])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_test_row_with_a_credential_stays_on_this_machine(
+    store: Store, provider: Provider
+) -> None:
+    shown = {"author": "sk-proj-" + "aB3" * 20, "year": 1, "title": "t"}
+    record(store, range(10, 12), split="test", answers={11: shown})
+    away = Elsewhere("https://api.example.com/v1", "m")
+    with pytest.raises(DataError, match=r"credential \(openai\)(?s:.)*api.example.com"):
+        compare("citations", [away], at=provider.base_url)
+    assert provider.requests == []
+    assert compare("citations", [Endpoint(provider.base_url, "m", api_key="k")]).n_examples == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,10 @@ def test_import_and_load_ext_import_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_every_magic_that_a_text_names_exists() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "ftmagic").rglob("*.py")]
+    texts.append((ROOT / "README.md").read_text(encoding="utf-8"))
+    named = {name for text in texts for name in re.findall(r"%(ft_\w+|\w+_ft)\b", text)}
+    assert named == set(TWINS)

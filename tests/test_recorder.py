@@ -5,20 +5,23 @@ import json
 import os
 import resource
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import BaseModel
 
 import ftmagic as ft
-from ftmagic import writer
+from ftmagic import config, writer
 from ftmagic.errors import ConfigError
 from ftmagic.recorder import RecordingWarning
 from ftmagic.store import Store
 from ftmagic.wire import seam
-from tests.provider import Provider, completion, error_reply, json_reply, tool_call
+from tests.provider import Provider, completion, error_reply, json_reply, stream_reply, tool_call
 
 
 class Album(BaseModel):
@@ -219,3 +222,150 @@ def test_flush_after_fork_uses_a_writer_of_the_child(provider: Provider, store: 
 def _records_in_child(provider: Provider) -> bool:
     ask(provider.client(), "child")
     return writer.flush(10) == ""
+
+
+def post(provider: Provider, **body: Any) -> None:
+    """Send a body that no SDK would send."""
+    messages = [{"role": "user", "content": "Hi"}]
+    whole = {"messages": messages, "response_format": {"type": "json_object"}, **body}
+    url = f"{provider.base_url}/chat/completions"
+    httpx.post(url, content=json.dumps(whole).encode(), trust_env=False)
+
+
+def test_stream_left_at_its_last_event_is_stored_once_and_blocks_nothing(
+    provider: Provider, store: Store
+) -> None:
+    client = provider.client()
+    provider.script(stream_reply(completion('{"name":"x","year":1}')))
+    with ft.capture("albums"):
+        stream = client.chat.completions.create(
+            model="gpt-test",
+            messages=[{"role": "user", "content": "An album"}],
+            response_format={"type": "json_object"},
+            stream=True,
+        )
+        for chunk in stream:
+            if chunk.choices[0].finish_reason:
+                break
+    (first,) = store.calls.select("albums")
+    assert first.outcome == "ok"
+    stream.close()  # as a variable that is bound anew does
+    with ft.capture("albums") as seen:
+        ask(client)
+    assert seen.summary().splitlines()[0].startswith("1 call, 1 new example")
+    assert [call.outcome for call in store.calls.select("albums")] == ["ok", "ok"]
+    assert first.id in {example.call_id for example in store.examples.select("albums")}
+
+
+def test_late_call_of_an_erased_dataset_is_lost_alone_and_said_once(
+    provider: Provider, store: Store
+) -> None:
+    client = provider.client()
+    is_erased = threading.Event()
+    with ft.capture("albums"):
+        ask(client)
+        late = threading.Thread(target=lambda: is_erased.wait(10) and ask(client, "late"))
+        late.start()
+    store.datasets.delete("albums")
+    is_erased.set()
+    late.join()
+    with pytest.warns(RecordingWarning, match="1 record is lost: .*dataset of its cell was delete"):
+        with ft.capture("others") as seen:
+            ask(client)
+    assert "1 call, 1 new example" in seen.summary() and "is lost" in seen.summary()
+    with ft.capture("others") as seen:
+        pass
+    assert "is lost" not in seen.summary()
+    assert store.datasets.names() == ["others"]
+
+
+def test_usage_that_is_no_number_does_not_matter(provider: Provider, store: Store) -> None:
+    usages: list[Any] = [{"total_tokens": [5]}, [5], {"total_tokens": 2**70}, {"total_tokens": 7}]
+    for number, usage in enumerate(usages):
+        provider.script(json_reply({**completion(f'{{"a": {number}}}'), "usage": usage}))
+    with ft.capture("albums") as seen:
+        for _ in usages:
+            post(provider, model="m")
+    assert seen.added.n_new == 4
+    assert [row.n_tokens for row in store.examples.select("albums")] == [None, None, None, 7]
+
+
+def test_one_bad_record_does_not_take_its_batch_along(provider: Provider, store: Store) -> None:
+    with pytest.warns(RecordingWarning, match="NOT STORED: 1 record is lost"):
+        with ft.capture("albums") as seen:
+            for number in range(12):
+                post(provider, model="\udce9" if number == 5 else f"m-{number}")
+    assert (seen.added.n_calls, len(list(store.calls.select("albums")))) == (11, 11)
+
+
+def test_capture_of_which_all_was_lost_does_not_say_that_nothing_was_seen(
+    provider: Provider,
+) -> None:
+    with pytest.warns(RecordingWarning):
+        with ft.capture("albums") as seen:
+            post(provider, model="\udce9")
+    assert "NOT STORED: 1 record is lost" in seen.summary()
+    assert "no call to an LLM API" not in seen.summary()
+
+
+def test_tag_that_is_no_text_is_stored_with_question_marks(
+    provider: Provider, store: Store
+) -> None:
+    with ft.capture("albums"), ft.tag(source="caf\udce9.pdf"):
+        ask(provider.client())
+    (example,) = store.examples.select("albums")
+    assert example.tags == {"source": "caf?.pdf"}
+
+
+def test_changed_folder_in_a_cell_does_not_move_the_store(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(config.HOME_VARIABLE)
+    monkeypatch.chdir(tmp_path)
+    config._resolved_once.cache_clear()
+    (tmp_path / "data").mkdir()
+    client = provider.client()
+    with ft.capture("albums"):
+        monkeypatch.chdir(tmp_path / "data")
+        ask(client, "a")
+    with ft.capture("albums"):
+        ask(client, "b")
+    assert ft.home() == tmp_path / ".ftmagic"
+    assert len(ft.examples("albums")) == 2
+    config._resolved_once.cache_clear()
+
+
+def test_home_set_in_a_cell_counts_from_the_next_cell_on(
+    provider: Provider, store: Store, tmp_path: Path
+) -> None:
+    client = provider.client()
+    with ft.capture("albums"):
+        ask(client, "a")
+        time.sleep(4 * writer.BATCH_S)
+        ft.home(tmp_path / "other")
+        ask(client, "b")
+    assert list(ft.datasets()) == []
+    assert len(store.examples.select("albums")) == 2
+
+
+def test_providers_escape_sequences_do_not_reach_the_console(provider: Provider) -> None:
+    import openai
+
+    provider.script(error_reply(400, "no \x1b]0;pwned\x07\x1b[2J\u202emodel"))
+    with ft.capture("albums") as seen, pytest.raises(openai.BadRequestError):
+        ask(provider.client())
+    assert "no [U+202E]model" in seen.summary()
+    assert "\x1b" not in seen.summary()
+
+
+def test_key_with_a_line_end_is_neither_stored_nor_shown(provider: Provider, store: Store) -> None:
+    import openai
+
+    key = "sk-proj-SECRETSECRETSECRET1234\n"
+    with ft.capture("albums") as seen, pytest.raises(openai.APIConnectionError):
+        ask(openai.OpenAI(base_url=provider.base_url, api_key=key, max_retries=0))
+    (call,) = store.calls.select("albums")
+    assert call.error == (
+        "LocalProtocolError: a header has an illegal value (a line end in the key?)"
+    )
+    assert "SECRET" not in seen.summary()

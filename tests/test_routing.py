@@ -231,3 +231,34 @@ def test_job_without_known_rows_uses_the_schemas_of_its_dataset(
         api.chat.completions.create(**UNTRAINED)
 
     assert (routed.summary().n_rerouted, routed.summary().n_passed) == (1, 1)
+
+
+def test_a_key_that_vanishes_is_said_and_not_counted_as_rerouted(
+    teacher: Provider, tuned: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with teacher.client() as api, use("citations") as routed:
+        monkeypatch.delenv("OPENAI_API_KEY")
+        ask(api)
+    summary = str(routed.summary())
+
+    assert summary.startswith("1 call: 0 rerouted, 1 passed through (no key for ")
+    assert (len(teacher.requests), len(tuned.requests)) == (1, 0)
+
+
+def test_strict_sends_nothing_elsewhere_when_the_key_vanishes(
+    teacher: Provider, tuned: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with teacher.client() as api, use("citations", strict=True) as routed:
+        monkeypatch.delenv("OPENAI_API_KEY")
+        with pytest.raises(RoutingError, match="OPENAI_API_KEY is not set.\\n  Next: import os"):
+            ask(api)
+
+    assert (teacher.requests, tuned.requests) == ([], [])
+    assert routed.summary().n_rerouted == 0
+
+
+def test_faults_of_ours_are_said(teacher: Provider, tuned: Provider) -> None:
+    with teacher.client() as api, use("citations") as routed:
+        api.post("/chat/completions", content=b"not json", cast_to=object)
+
+    assert "1 faults inside ftmagic, the last: route: JSONDecodeError" in str(routed.summary())

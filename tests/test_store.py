@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ftmagic.errors import DataError, StoreError, UnknownNameError
+from ftmagic.splits import SplitPlan
 from ftmagic.store import CallRecord, JobRecord, Store, open_store
-from ftmagic.types import Call, Example, JobInfo, OutputSchema, TrainSpec
+from ftmagic.types import Call, Example, JobInfo, OutputSchema, Split, TrainSpec
 
 SYSTEM = "You extract citations. " * 40
 
@@ -66,6 +67,10 @@ def capture(store: Store, texts: list[str], *, cell: str = "cell-1", name: str =
     return run.id
 
 
+def assign(store: Store, splits: dict[int, Split]) -> None:
+    store.examples.assign_splits("works", lambda rows: SplitPlan(splits))
+
+
 def test_store_is_private_and_its_folder_is_ignored_by_git(store: Store, home: Path) -> None:
     assert stat.S_IMODE(os.stat(store.path).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(home).st_mode) == 0o700
@@ -105,6 +110,16 @@ def test_rerun_counts_earlier_examples_and_replace_supersedes_them(store: Store)
     assert texts == ["a", "d"]
 
 
+def test_replace_leaves_what_another_cell_captured(store: Store) -> None:
+    capture(store, ["a", "b"], cell="cell-1")
+    capture(store, ["b", "c"], cell="cell-2")
+    run = store.calls.begin_run("works", cell="cell-2")
+    store.calls.add([make_record(run.id, "d")])
+    assert store.calls.supersede_earlier(run.id) == 1
+    texts = [example.prompt[-1]["content"] for example in store.examples.select("works")]
+    assert texts == ["a", "b", "d"]
+
+
 def test_other_cell_is_a_first_run(store: Store) -> None:
     capture(store, ["a"])
     assert store.calls.begin_run("works", cell="cell-2").number == 1
@@ -132,8 +147,8 @@ def test_new_schema_of_the_same_name_is_a_new_version(store: Store) -> None:
 def test_split_once_assigned_never_changes(store: Store) -> None:
     capture(store, ["a", "b"])
     first, second = (example.id for example in store.examples.select("works"))
-    store.examples.set_split({first: "train"})
-    store.examples.set_split({first: "test", second: "test"})
+    assign(store, {first: "train"})
+    assign(store, {first: "test", second: "test"})
     assert [each.split for each in store.examples.select("works")] == ["train", "test"]
 
 
@@ -150,7 +165,7 @@ def test_review_and_revision(store: Store) -> None:
 
 def test_rename_copy_delete(store: Store) -> None:
     capture(store, ["a", "b"])
-    store.examples.set_split({store.examples.select("works")[0].id: "test"})
+    assign(store, {store.examples.select("works")[0].id: "test"})
     store.datasets.rename("works", "citations")
     assert store.datasets.copy("citations", "second") == 2
     assert store.examples.select("second")[0].split == "test"
@@ -238,3 +253,107 @@ def test_not_a_database_is_a_clear_error(home: Path) -> None:
     (home / "store.db").write_bytes(b"not a database, but long enough to be one" * 30)
     with pytest.raises(StoreError, match="Next: "):
         open_store()
+
+
+def make_job(id: str, status: str = "running") -> JobRecord:
+    info = JobInfo(id=id, engine="local", model="student", status=status)
+    return JobRecord(
+        id=id,
+        engine="local",
+        dataset="works",
+        host="127.0.0.1",
+        content_hash=f"b2:{id}",
+        info=info,
+        spec=TrainSpec("student"),
+        example_ids=[],
+    )
+
+
+def test_news_of_a_job_reach_it_whatever_its_dataset_is_called(store: Store) -> None:
+    capture(store, ["a"])
+    store.jobs.put(make_job("one"))
+    store.datasets.rename("works", "citations")
+    done = make_job("one", "succeeded").info
+    assert done is not None
+    store.jobs.update("one", done)
+    assert store.datasets.names() == ["citations"]
+    assert store.jobs.get("one").info == done
+
+
+def test_only_the_first_success_of_a_dataset_is_promoted_by_itself(store: Store) -> None:
+    capture(store, ["a"])
+    for name in ("one", "two"):
+        store.jobs.put(make_job(name, "succeeded"))
+        store.jobs.promote_first(name)
+    assert [store.jobs.get(name).is_promoted for name in ("one", "two")] == [True, False]
+    store.datasets.delete("works")
+    store.jobs.promote_first("two")
+    assert not store.jobs.get("two").is_promoted
+
+
+def test_a_plan_that_fails_assigns_nothing(store: Store) -> None:
+    capture(store, ["a"])
+
+    def fail(rows: object) -> SplitPlan:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.examples.assign_splits("works", fail)
+    assign(store, {store.examples.select("works")[0].id: "test"})
+    assert store.examples.select("works")[0].split == "test"
+
+
+def test_inputs_and_sources_of_superseded_rows_are_known(store: Store) -> None:
+    capture(store, ["a"])
+    (old,) = store.examples.select("works")
+    run = store.calls.begin_run("works", cell="cell-1")
+    store.calls.supersede_earlier(run.id)
+    assert store.examples.select("works") == []
+    assert store.examples.keys_of([old.id, 999]) == [(old.input_key(), "work:a")]
+
+
+def test_a_deletion_leaves_no_text_in_the_file(store: Store) -> None:
+    capture(store, ["a"], name="Nowhereland")
+    store.datasets.delete("Nowhereland")
+    files = [store.path, *store.path.parent.glob("store.db-*")]
+    assert not any(b"Nowhereland" in file.read_bytes() for file in files)
+
+
+def test_record_that_no_database_takes_is_not_the_disks_fault(store: Store) -> None:
+    run = store.calls.begin_run("works")
+    wrong = replace(make_record(run.id, "a").call, status=[1])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="cannot hold this record"):
+        store.calls.add([CallRecord(wrong)])
+    store.calls.add([make_record(run.id, "a")])
+    assert len(store.examples.select("works")) == 1
+
+
+def test_call_of_an_erased_run_is_named(store: Store) -> None:
+    with pytest.raises(DataError, match="dataset of its cell was deleted"):
+        store.calls.add([make_record("0" * 32, "a")])
+
+
+def test_call_delivered_again_replaces_what_was_there(store: Store) -> None:
+    run = store.calls.begin_run("works")
+    record = make_record(run.id, "a")
+    store.calls.add([record])
+    store.calls.add([record])
+    assert list(store.calls.select("works")) == [record.call]
+    assert [row.call_id for row in store.examples.select("works")] == [record.call.id]
+
+
+def test_file_that_cannot_be_opened_by_another_thread_is_a_store_error(
+    store: Store, home: Path
+) -> None:
+    home.rename(home.with_name("moved"))
+    raised: list[StoreError] = []
+
+    def read() -> None:
+        with pytest.raises(StoreError, match="cannot be opened") as caught:
+            store.datasets.names()
+        raised.append(caught.value)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1

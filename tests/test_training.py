@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import ftmagic
 from ftmagic import training
-from ftmagic.dataset import Dataset, examples
+from ftmagic.dataset import Dataset, datasets, examples
 from ftmagic.engines.openai import OpenAIEngine
 from ftmagic.errors import (
     ConfigError,
@@ -21,8 +27,10 @@ from ftmagic.errors import (
     UnknownOutcome,
 )
 from ftmagic.store import Store
+from ftmagic.store.job_files import folder_of
+from ftmagic.training import kept_events, submission
 from ftmagic.training.measurements import Metric, read_metrics, read_progress
-from ftmagic.types import Example, JobEvent, Quote
+from ftmagic.types import Example, JobEvent, Quote, Split, TrainSpec
 from tests.finetuning_provider import Fault, FineTuningProvider
 
 JOBS = "/fine_tuning/jobs"
@@ -216,6 +224,8 @@ def test_a_credential_stays_on_this_machine(store: Store, provider: FineTuningPr
     found = training.quote("numbers", engine="openai", base_url="https://api.example.com/v1")
     problem = next(each for each in found.problems if each.severity == "error")
     assert "credential (openai)" in problem.message
+    chosen = eval(problem.fix.removesuffix(".reject()"), {"ft": ftmagic})
+    assert [each.answer["content"] for each in chosen] == [secret]
     with pytest.raises(DataError, match="credential"):
         training.train("numbers", engine="openai", base_url="https://api.example.com/v1")
     assert start(provider).status == "queued"
@@ -379,3 +389,214 @@ def test_metrics_join_what_is_said_of_one_step() -> None:
     assert read_metrics(events) == [Metric(1, 2.0, 2.5)]
     progress = read_progress(events)
     assert (progress.step, progress.total_steps, progress.fraction) == (2, 4, 0.5)
+
+
+def about(source: str, number: int, split: Split | None = None) -> Example:
+    return row(number, tags={"source": source}, split=split)
+
+
+def sent_texts(provider: FineTuningProvider) -> set[str]:
+    rows = [each for file in provider.files.values() for each in file["rows"]]
+    return {each["messages"][0]["content"] for each in rows}
+
+
+def test_rows_about_a_document_held_out_for_test_never_leave(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    store.datasets.create("numbers")
+    rows = [about(f"doc{n}", n, split="test" if n < 2 else "train") for n in range(20)]
+    store.examples.add("numbers", rows)
+    store.examples.add("numbers", [about("doc0", 100), about("doc5", 105)])
+    given = Dataset("watch", [about("doc1", 200), about("other", 201)])
+    prepared = training.prepare(
+        examples("numbers"), given, engine="openai", base_url=provider.base_url
+    )
+    assert "2 rows left out: test rows share their input or source" in prepared.rows.note
+    prepared.submit()
+    texts = sent_texts(provider)
+    assert len(texts) == 18 + 1 + 1
+    assert not {f"Is {number} a number?" for number in (0, 1, 100, 200)} & texts
+
+
+def test_training_rows_whose_input_became_a_test_row_are_left_out(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store, 20)
+    first = start(provider)
+    provider.files.clear()
+    learnt = [each for each in examples("numbers", split="train")][:3]
+    again = [
+        dataclasses.replace(
+            each, messages=[*each.prompt, {"role": "assistant", "content": "no"}], split="test"
+        )
+        for each in learnt
+    ]
+    store.examples.add("numbers", again)
+    assert start(provider).id != first.id
+    assert not {str(each.prompt[0]["content"]) for each in learnt} & sent_texts(provider)
+
+
+def test_rows_of_a_file_are_held_against_the_test_rows_of_their_dataset(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    store.examples.add("numbers", [row(number, split="test") for number in range(4)])
+    start(provider, Dataset("numbers", [row(number, "two") for number in range(24)]))
+    assert not {f"Is {number} a number?" for number in range(4)} & sent_texts(provider)
+
+
+def test_too_few_rows_says_how_many_test_rows_give_away(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    store.examples.add("numbers", [about("one", n, split="test") for n in range(3)])
+    store.examples.add("numbers", [about("one", n, split="train") for n in range(3, 20)])
+    with pytest.raises(
+        DataError, match="3 held out for test, 17 with the input or source of a test row"
+    ):
+        start(provider)
+
+
+def test_a_quote_and_a_refusal_fix_no_split(provider: FineTuningProvider, store: Store) -> None:
+    fill(store)
+    found = training.quote("numbers", engine="openai", base_url=provider.base_url)
+    assert found.n_train == 14
+    fill(store, 5, "few")
+    with pytest.raises(DataError, match="5 rows that may train"):
+        training.quote("few", engine="openai", base_url=provider.base_url)
+    for name in ("numbers", "few"):
+        assert {each.split for each in examples(name)} == {None}
+    start(provider)
+    assert len(examples("numbers", split="test")) == 4
+
+
+def test_a_division_that_another_kernel_changed_is_not_sent(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store, 40)
+    prepared = training.prepare("numbers", engine="openai", base_url=provider.base_url)
+    examples("numbers").split(seed=7)
+    with pytest.raises(DataError, match="divided otherwise"):
+        prepared.submit()
+    assert provider.requests == []
+    assert start(provider).status == "queued"
+
+
+def test_a_credential_after_a_hard_space_is_found(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store)
+    store.examples.add("numbers", [row(99, "key:\xa0sk-proj-" + "aB3" * 20, split="train")])
+    found = training.quote("numbers", engine="openai", base_url="https://api.example.com/v1")
+    assert any("credential (openai)" in each.message for each in found.problems)
+
+
+class Elsewhere(OpenAIEngine):
+    """A loopback provider that passes for a host on the network."""
+
+    def quote(self, train: Path, validation: Path | None, spec: TrainSpec) -> Quote:
+        return dataclasses.replace(super().quote(train, validation, spec), host="api.example.com")
+
+
+def test_nothing_leaves_this_machine_without_consent(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store)
+    place = Elsewhere(provider.base_url)
+    with pytest.raises(ConfigError, match=r"14 rows to api.example.com") as caught:
+        training.train("numbers", engine=place)
+    assert "confirm=lambda quote: True" in str(caught.value)
+    assert provider.requests == []
+    assert training.train("numbers", engine=place, confirm=lambda quote: True).id == "ftjob-1"
+    assert training.train("numbers", engine=place).id == "ftjob-1"  # it exists: nothing is sent
+
+
+def test_a_renamed_dataset_keeps_its_job_and_its_promotion(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store)
+    first = start(provider)
+    provider.finish(first.id)
+    first.refresh()
+    running = training.train("numbers", engine="openai", model="m", base_url=provider.base_url)
+    store.datasets.rename("numbers", "figures")
+    provider.finish(running.id)
+    running.refresh()
+    assert store.datasets.names() == ["figures"]
+    promoted = store.jobs.promoted("figures")
+    assert promoted is not None and promoted.id == first.id
+    assert [each.status for each in training.jobs("figures")] == ["succeeded"] * 2
+
+
+def test_a_job_does_not_bring_its_deleted_dataset_back(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store)
+    job = start(provider)
+    store.datasets.delete("numbers")
+    provider.finish(job.id)
+    job.refresh()
+    assert store.datasets.names() == []
+    assert not job.is_promoted
+    assert store.jobs.get(job.id).info == job.info
+
+
+def test_adopt_takes_the_engine_as_the_readme_says(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store)
+    job_id = start(provider).id
+    store.jobs.forget(job_id)
+    place = OpenAIEngine(provider.base_url)
+    assert training.adopt(job_id, engine=place, dataset="numbers").id == job_id
+
+
+def texts_on_disk(home: Path) -> list[str]:
+    files = [each for each in home.rglob("*") if each.is_file()]
+    return [each.name for each in files if b"Is 3 a number?" in each.read_bytes()]
+
+
+def test_only_a_submitted_preparation_leaves_files_and_deleting_erases_them(
+    provider: FineTuningProvider, store: Store, home: Path
+) -> None:
+    fill(store)
+    training.quote("numbers", engine="openai", base_url=provider.base_url)
+    assert texts_on_disk(home) == []
+    job = start(provider)
+    assert (job.folder / "train.jsonl").exists()
+    assert [each.name for each in (home / "jobs").iterdir()] == [job.folder.name]
+    provider.finish(job.id)
+    job.wait(timeout_s=5)
+    job.events()
+    said = datasets().delete("numbers")
+    assert texts_on_disk(home) == []
+    assert "what 127.0.0.1 was sent" in said and "exported" in said
+    assert training.job(job.id).events() == job.events()
+
+
+def test_a_folder_that_only_holds_events_does_not_stop_training(
+    provider: FineTuningProvider, store: Store
+) -> None:
+    fill(store)
+    prepared = training.prepare("numbers", engine="openai", base_url=provider.base_url)
+    shutil.rmtree(prepared.folder)
+    kept_events.write(folder_of(prepared.content_hash), "ftjob-x", [])
+    job = start(provider)
+    assert len(job.examples()) == 14
+
+
+def test_waiting_for_another_submission_heeds_an_interrupt(home: Path) -> None:
+    code = (
+        "import sqlite3, sys\n"
+        "from ftmagic.training import submission\n"
+        "print('waiting', flush=True)\n"
+        "with submission._one_at_a_time(): pass\n"
+    )
+    with submission._one_at_a_time():
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == b"waiting\n"
+        time.sleep(0.5)
+        waiting.send_signal(signal.SIGINT)
+        _, errors = waiting.communicate(timeout=20)
+    assert b"KeyboardInterrupt" in errors

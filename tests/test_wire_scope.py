@@ -271,3 +271,11 @@ def test_a_wrapper_that_came_after_ours_survives_uninstall() -> None:
             assert pool.submit(owner).result()[1] is True
     finally:
         kind.submit = SUBMIT
+
+
+def test_every_keyword_reaches_the_function_of_a_pool() -> None:
+    def tool(**arguments: Any) -> Any:
+        return arguments
+
+    with captured("a"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(tool, function=1, self=2).result() == {"function": 1, "self": 2}

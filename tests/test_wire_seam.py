@@ -16,7 +16,7 @@ import pydantic
 import pytest
 
 from ftmagic.wire import scope, seam, streams
-from ftmagic.wire.exchange import Exchange
+from ftmagic.wire.exchange import Exchange, one_line
 from tests.provider import (
     Provider,
     completion,
@@ -409,3 +409,15 @@ def test_an_interrupt_passes_unchanged(name: str) -> None:
     assert early.value is interrupt and late.value is interrupt
     assert [exchange.error for exchange in got] == ["KeyboardInterrupt"] * 2
     assert got[1].chunks == [b"first"]
+
+
+@pytest.mark.parametrize("name", HTTP_MODULES)
+def test_headers_are_cut_out_of_what_an_exception_says(name: str) -> None:
+    headers = {"authorization": "Bearer a-long-key", "x-api-key": "other-key", "x-n": "12"}
+    request = importlib.import_module(name).Request("POST", "http://127.0.0.1/v1", headers=headers)
+    said = OSError("12 keys at 127.0.0.1: Bearer a-long-key, a-long-key, other-key")
+    assert one_line(said, request) == (
+        "OSError: 12 keys at 127.0.0.1: [header], [header], [header]"
+    )
+    scope.faults.add("open", said, request)
+    assert "key," not in scope.faults.last

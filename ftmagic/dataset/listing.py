@@ -37,14 +37,19 @@ class DatasetList(Sequence[DatasetRow]):
         return f"{n_copied:,} examples of {name} copied to {new_name}"
 
     def delete(self, name: str) -> str:
-        """Erase a dataset with its calls; say what was erased.
+        """Erase a dataset with its calls and training files; say what was erased and what was not.
 
         Raises:
             UnknownNameError: There is no dataset of that name.
         """
         erased = open_store().datasets.delete(name)
-        jobs = f"; its {erased.n_jobs:,} jobs stay known" if erased.n_jobs else ""
-        return f"{name} erased: {erased.n_calls:,} calls, {erased.n_examples:,} examples{jobs}"
+        said = f"{name} erased: {erased.n_calls:,} calls, {erased.n_examples:,} examples"
+        if erased.n_jobs:
+            said += (
+                f"; its {erased.n_jobs:,} jobs stay known. Not erased: what "
+                f"{', '.join(erased.hosts)} was sent, the models made of it, and exported files"
+            )
+        return said
 
     @overload
     def __getitem__(self, index: int | str) -> DatasetRow: ...

@@ -1,4 +1,4 @@
-"""Split the rows of a view, and store the assignment where the rows are stored."""
+"""Split the rows of a view; of stored rows the assignment is stored, or planned for later."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ftmagic.splits import By, SplitRow, assign, groups
+from ftmagic.errors import DataError, message
+from ftmagic.splits import By, SplitPlan, SplitRow, assign, groups
 from ftmagic.store import open_store
 from ftmagic.types import Example
 
@@ -30,17 +31,49 @@ class SplitExamples(NamedTuple):
 def split_examples(
     rows: Sequence[Example], name: str, *, is_stored: bool, by: By, shares: Shares
 ) -> SplitExamples:
-    """Give every row a split.
+    """Give every row a split; of rows of the stored dataset it is stored.
 
     Args:
         rows: The rows of a view.
         name: Their dataset.
-        is_stored: Whether they are rows of the stored dataset: then the assignment is stored.
+        is_stored: Whether they are rows of the stored dataset.
         by: What keeps rows together.
         shares: How much to hold out.
     """
-    if is_stored:
-        return _split_stored(rows, name, by, shares)
+    if not is_stored:
+        return _split_loose(rows, name, by, shares)
+    plan = open_store().examples.assign_splits(
+        name, lambda stored: _plan(stored, rows, name, by, shares)
+    )
+    return _divided(rows, plan)
+
+
+def plan_split(
+    rows: Sequence[Example], name: str, *, is_stored: bool, by: By, shares: Shares
+) -> SplitExamples:
+    """Say how `split_examples` would divide; nothing is stored."""
+    if not is_stored:
+        return _split_loose(rows, name, by, shares)
+    return _divided(rows, _plan(open_store().examples.select(name), rows, name, by, shares))
+
+
+def store_split(planned: Sequence[Example], name: str, *, by: By, shares: Shares) -> None:
+    """Store what `plan_split` planned for rows of the stored dataset.
+
+    Raises:
+        DataError: The rows would be divided otherwise now; nothing is stored.
+    """
+
+    def plan_again(stored: list[Example]) -> SplitPlan:
+        plan = _plan(stored, planned, name, by, shares)
+        if any(plan.assignment.get(each.id) != each.split for each in planned):
+            raise _changed(name)
+        return plan
+
+    open_store().examples.assign_splits(name, plan_again)
+
+
+def _split_loose(rows: Sequence[Example], name: str, by: By, shares: Shares) -> SplitExamples:
     names = groups(rows, by)
     to_assign = [SplitRow(n, names[n], fixed=each.split) for n, each in enumerate(rows)]
     plan = assign(to_assign, **shares._asdict(), dataset=name)
@@ -49,9 +82,9 @@ def split_examples(
     )
 
 
-def _split_stored(rows: Sequence[Example], name: str, by: By, shares: Shares) -> SplitExamples:
-    store = open_store().examples
-    stored = store.select(name)
+def _plan(
+    stored: Sequence[Example], rows: Sequence[Example], name: str, by: By, shares: Shares
+) -> SplitPlan:
     ids = {each.id for each in rows}
     # Stored rows outside the view count for nothing, but they hold their group's place.
     to_assign = [
@@ -59,9 +92,22 @@ def _split_stored(rows: Sequence[Example], name: str, by: By, shares: Shares) ->
         for each, group in zip(stored, groups(stored, by), strict=True)
         if each.id in ids or each.split is not None
     ]
-    plan = assign(to_assign, **shares._asdict(), dataset=name)
-    store.set_split(plan.assignment)
-    # Read back: another notebook may have been first, and the first assignment stands.
-    splits = {each.id: each.split for each in store.select(name, ids=sorted(ids))}
-    present = [each for each in rows if each.id in splits]
-    return SplitExamples([replace(each, split=splits[each.id]) for each in present], plan.note)
+    return assign(to_assign, **shares._asdict(), dataset=name)
+
+
+def _divided(rows: Sequence[Example], plan: SplitPlan) -> SplitExamples:
+    """The rows with their splits; those that the store has no more are dropped."""
+    present = [each for each in rows if each.id in plan.assignment]
+    return SplitExamples(
+        [replace(each, split=plan.assignment[each.id]) for each in present], plan.note
+    )
+
+
+def _changed(name: str) -> DataError:
+    return DataError(
+        message(
+            f"the rows of {name!r} changed or were divided otherwise since the quote was made; "
+            "nothing was sent.",
+            next_step=f"%ft_train {name}",
+        )
+    )

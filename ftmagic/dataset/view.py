@@ -181,6 +181,7 @@ class Dataset(Sequence[Example]):
         *,
         keeps_response_format: bool = False,
         keeps_untrainable: bool = False,
+        keeps_test: bool = False,
     ) -> Manifest:
         """Write OpenAI fine-tuning JSONL, and its schemas into `NAME.schema.json` beside it.
 
@@ -189,21 +190,19 @@ class Dataset(Sequence[Example]):
             keeps_response_format: Write `response_format` into the lines, as the local engine
                 reads it; OpenAI refuses such lines.
             keeps_untrainable: Write rejected and invalid rows too.
+            keeps_test: Write test rows too, which no training may see.
 
         Raises:
             DataError: There is no row to write, or one cannot be written as JSON.
             StoreError: The folder cannot be written, or is full.
         """
-        rows = [each for each in self if keeps_untrainable or each.is_trainable]
+        usable = [each for each in self if keeps_untrainable or each.is_trainable]
+        rows = [each for each in usable if keeps_test or each.split != "test"]
+        n_test = len(usable) - len(rows)
         if not rows:
-            raise DataError(
-                message(
-                    f"{self.name!r} has no trainable row among {len(self):,}; nothing was written.",
-                    next_step=f"ft.examples({self.name!r}).check()",
-                )
-            )
+            raise _nothing_to_write(self.name, len(self), n_test)
         manifest = write_rows(Path(path), rows, keeps_response_format=keeps_response_format)
-        return replace(manifest, n_left_out=len(self) - len(rows))
+        return replace(manifest, n_left_out=len(self) - len(usable), n_test_left_out=n_test)
 
     def add_to(self, name: str) -> Imported:
         """Store these rows in a dataset, which is made if it is new; duplicates are passed over.
@@ -237,11 +236,19 @@ class Dataset(Sequence[Example]):
         return count_tokens(self._examples)
 
     def approve(self, *, reviewer: str = "") -> Dataset:
-        """Mark these stored rows as approved, and return them as they are now."""
+        """Mark these stored rows as approved, and return them as they are now.
+
+        Raises:
+            DataError: They are not stored.
+        """
         return self._decide("approved", reviewer)
 
     def reject(self, *, reviewer: str = "") -> Dataset:
-        """Mark these stored rows as rejected: they are neither trained on nor exported."""
+        """Mark these stored rows as rejected: they are neither trained on nor exported.
+
+        Raises:
+            DataError: They are not stored.
+        """
         return self._decide("rejected", reviewer)
 
     def rename(self, name: str) -> Dataset:
@@ -302,6 +309,13 @@ class Dataset(Sequence[Example]):
         return "; ".join(each for each in (first, ", ".join(parts), ", ".join(decided)) if each)
 
     def _decide(self, state: Review, reviewer: str) -> Dataset:
+        if self and not self.is_stored:
+            raise DataError(
+                message(
+                    f"{self.name!r} is not stored, so nothing can be decided on its rows.",
+                    next_step=f"ds.add_to({self.name!r}); ft.examples({self.name!r}).approve()",
+                )
+            )
         ids = [row.id for row in self]
         open_store().examples.set_review(ids, state, reviewer=reviewer)
         return self._with(replace(row, review=state) for row in self)
@@ -364,6 +378,23 @@ def trainable(name: str, approved_only: bool = False) -> Dataset:
     """
     review: Review | None = "approved" if approved_only else None
     return Dataset(name, open_store().examples.select(name, review=review, is_trainable=True))
+
+
+def _nothing_to_write(name: str, n_rows: int, n_test: int) -> DataError:
+    if n_test:
+        return DataError(
+            message(
+                f"all that could be written of {name!r} are {n_test:,} test rows, which no "
+                "training may see; nothing was written.",
+                next_step="ds.write(FILE, keeps_test=True)",
+            )
+        )
+    return DataError(
+        message(
+            f"{name!r} has no trainable row among {n_rows:,}; nothing was written.",
+            next_step=f"ft.examples({name!r}).check()",
+        )
+    )
 
 
 def _unreadable(path: Path, errors: Sequence[Problem]) -> DataError:

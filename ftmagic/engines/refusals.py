@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ftmagic.errors import EngineError, EngineUnreachable, TrainingUnavailable, message
+from ftmagic.wire.exchange import one_line
 
 if TYPE_CHECKING:
     import openai
@@ -67,9 +68,9 @@ def translated(engine: str, host: str, doing: str, *, key: str = "") -> Iterator
 
 
 def cause_of(exc: openai.APIConnectionError) -> str:
-    """Say why a connection failed, in one line."""
+    """Say why a connection failed, in one line without the key."""
     cause = exc.__cause__
-    return f"{type(cause).__name__} {cause}".strip() if cause else str(exc).rstrip(".")
+    return one_line(cause, exc.request) if cause else str(exc).rstrip(".")
 
 
 def was_never_sent(exc: openai.APIConnectionError) -> bool:

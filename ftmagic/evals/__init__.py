@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
+from ftmagic.engines.addresses import host_of, is_loopback
 from ftmagic.errors import ConfigError
 from ftmagic.evals.answers import Answer, Scoring, ask, score_answer
 from ftmagic.evals.candidates import (
@@ -25,7 +27,13 @@ from ftmagic.evals.candidates import (
     training_jobs,
 )
 from ftmagic.evals.comparators import Comparator, comparator
-from ftmagic.evals.held_out import HeldOut, group_of, held_out, source_of
+from ftmagic.evals.held_out import (
+    HeldOut,
+    group_of,
+    held_out,
+    require_no_credential,
+    source_of,
+)
 from ftmagic.evals.report import Report, Row, Summary
 from ftmagic.evals.scoring import Score, score_outputs
 from ftmagic.routing import find_job
@@ -57,6 +65,8 @@ def compare(
 ) -> Report:
     """Ask each model every test row, exactly as captured, and score it against the recording.
 
+    The calls are real: another machine's owner may bill them, so their number is printed first.
+
     Args:
         dataset: Its name, or rows chosen with `ft.examples(...)`.
         models: 'base' (the student before training), 'tuned' (the promoted job), another model's
@@ -77,7 +87,8 @@ def compare(
         The report. A call that failed is a row with an error: counted, not scored.
 
     Raises:
-        DataError: The dataset has no row that may be used.
+        DataError: The dataset has no row that may be used, or one shows a credential and would
+            leave this machine.
         RoutingError: 'base' or 'tuned' is asked for and no job is promoted.
         ConfigError: Two models are the same, or a key is missing.
 
@@ -93,6 +104,7 @@ def compare(
     job = find_job(name) if needs_job(models) else None
     chosen = candidates(models, job, is_grounded=grounded)
     rows = held_out(dataset, split, training_jobs(models, job))
+    _announce(rows, chosen)
     started_at = time.time()
     answers = _ask_all(rows.examples, chosen, concurrency, client_options)
     tag = (by or "").removeprefix("tag:")
@@ -117,6 +129,15 @@ def compare(
         warnings=(*rows.warnings, *_warnings(rows, results, answers)),
         notes=(_how(chosen, started_at, concurrency),),
     )
+
+
+def _announce(rows: HeldOut, chosen: Sequence[Candidate]) -> None:
+    """Say how many calls go to other machines, and keep credentials from them."""
+    hosts = [host_of(each.endpoint.base_url) for each in chosen]
+    away = Counter(host for host in hosts if not is_loopback(host))
+    require_no_credential(rows, list(away))
+    for host, n_models in away.items():
+        print(f"{n_models * len(rows.examples):,} calls to {host}, which its owner may bill")
 
 
 def _ask_all(

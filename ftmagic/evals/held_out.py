@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ftmagic.errors import ConfigError, DataError, message
 from ftmagic.store import JobRecord, open_store
+from ftmagic.training.gathering import credentials_in
 from ftmagic.types import SPLITS, Example
 
 if TYPE_CHECKING:
@@ -71,6 +72,33 @@ def held_out(dataset: str | Dataset, split: str, jobs: Sequence[JobRecord]) -> H
     return HeldOut(name, kept, warnings)
 
 
+def require_no_credential(rows: HeldOut, hosts: Sequence[str]) -> None:
+    """Refuse to send rows that show a credential to other machines.
+
+    Args:
+        rows: What would be sent.
+        hosts: Other machines that would be asked; with none there is nothing to refuse.
+
+    Raises:
+        DataError: A row shows one.
+    """
+    if not hosts:
+        return
+    shown = [(row.id, kinds) for row in rows.examples if (kinds := credentials_in(row))]
+    if not shown:
+        return
+    row_id, kinds = shown[0]
+    noun = "row shows" if len(shown) == 1 else "rows show"
+    raise DataError(
+        message(
+            f"{len(shown):,} {noun} what looks like a credential ({', '.join(kinds)}); it must "
+            f"not go to {', '.join(hosts)}. Nothing was sent.",
+            next_step=f"ft.examples({rows.dataset!r}).filter(lambda row: row.id == {row_id})"
+            ".reject()",
+        )
+    )
+
+
 def source_of(example: Example) -> str:
     """The document that a row is about; a row without one is its own."""
     return example.tags.get("source") or f"row {example.id}"
@@ -109,8 +137,9 @@ def _seen_in_training(
             json.dumps([row.tags["source"] for row in rows if row.tags.get("source")]),
         ],
     )
-    inputs = {row.input_key() for row in trained}
-    sources = {source_of(row) for row in trained}
+    before = store.examples.keys_of(ids)  # a rerun of the cell may have superseded them since
+    inputs = {row.input_key() for row in trained} | {key for key, _ in before}
+    sources = {source_of(row) for row in trained} | {source for _, source in before}
     reasons = {row.id: "the same source" for row in rows if source_of(row) in sources}
     return reasons | {row.id: "the same input" for row in rows if row.input_key() in inputs}
 

@@ -191,6 +191,6 @@ def _example(call: Call, frame: _Frame, answer: Json, *, is_only: bool) -> Examp
         tags=dict(call.tags),
         model=str(reply.get("model") or call.model),
         # The provider counts all choices together.
-        n_tokens=(reply.get("usage") or {}).get("total_tokens") if is_only else None,
+        n_tokens=call.n_tokens if is_only else None,
         created_at=call.started_at,
     )

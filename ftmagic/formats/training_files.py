@@ -56,6 +56,7 @@ class Manifest:
         size_bytes: Its size.
         sha256: Hex digest of its bytes.
         n_left_out: Rows that were there but are not trainable.
+        n_test_left_out: Rows that were there but are held out for testing.
     """
 
     path: Path
@@ -64,12 +65,14 @@ class Manifest:
     size_bytes: int
     sha256: str
     n_left_out: int = 0
+    n_test_left_out: int = 0
 
     def __str__(self) -> str:
         """Say what was written where."""
-        left_out = f"; {self.n_left_out:,} rejected or invalid rows left out"
         text = f"{self.n_rows:,} rows in {self.path} (schemas in {self.sidecar.name})"
-        return text + (left_out if self.n_left_out else "")
+        counts = {"rejected or invalid": self.n_left_out, "test": self.n_test_left_out}
+        left_out = [f"; {count:,} {word} rows left out" for word, count in counts.items() if count]
+        return text + "".join(left_out)
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line.removesuffix(b"\n").removesuffix(b"\r")
     except OSError as exc:
         raise DataError(
-            message(f"{path} cannot be read: {exc.strerror}.", next_step="%ft_import NAME FILE")
+            message(f"{path} cannot be read: {exc.strerror}.", next_step="ft.Dataset.read(FILE)")
         ) from exc
 
 

@@ -172,10 +172,9 @@ def _read_key(home: Path) -> str:
 
 def _bind(home: Path, port: int) -> socket.socket:
     """Listen on the port; for 0 on the last one used if it is free, so that old clients go on."""
-    last = home / "port"
     candidates = [port]
-    if port == 0 and last.exists():
-        candidates.insert(0, int(last.read_text(encoding="ascii")))
+    if port == 0:
+        candidates.insert(0, _last_port(home))
     for candidate in candidates:
         # Named, because asyncio sets TCP_NODELAY only where it sees TCP: else 40 ms a call.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -188,9 +187,18 @@ def _bind(home: Path, port: int) -> socket.socket:
             if candidate == candidates[-1]:
                 raise
             continue
-        last.write_text(str(listener.getsockname()[1]), encoding="ascii")
+        _write_private(home / "port", str(listener.getsockname()[1]))
         return listener
     raise AssertionError("unreachable: the last candidate binds or raises")
+
+
+def _last_port(home: Path) -> int:
+    """Return the port that was used last; 0, which is any, when that is not known."""
+    try:
+        port = int((home / "port").read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):  # none yet, or what a full disk left of it
+        return 0
+    return port if 0 < port < 2**16 else 0
 
 
 def _write_private(path: Path, text: str) -> None:

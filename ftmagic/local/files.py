@@ -43,30 +43,35 @@ class FileStore:
     def add(self, content: BinaryIO, filename: str, purpose: str) -> Json:
         """Copy a file in and return its `file` object; a failed copy leaves nothing behind."""
         file_id = f"file-{secrets.token_hex(12)}"
-        part = self._folder / f"{file_id}.part"
+        path, part = self._content_path(file_id), self._folder / f"{file_id}.part"
         try:
-            with part.open("wb") as target:
+            with path.open("wb") as target:
                 shutil.copyfileobj(content, target)
-            size_bytes = part.stat().st_size
-            part.rename(self._content_path(file_id))
-        finally:
+            body: Json = {
+                "id": file_id,
+                "object": "file",
+                "bytes": path.stat().st_size,
+                "created_at": int(time.time()),
+                "filename": filename[:255],
+                "purpose": purpose,
+                "status": "processed",
+            }
+            part.write_text(json.dumps(body), encoding="utf-8")
+            part.replace(self._body_path(file_id))  # only now, and at once, the file is there
+        except BaseException:
+            path.unlink(missing_ok=True)
             part.unlink(missing_ok=True)
-        body: Json = {
-            "id": file_id,
-            "object": "file",
-            "bytes": size_bytes,
-            "created_at": int(time.time()),
-            "filename": filename[:255],
-            "purpose": purpose,
-            "status": "processed",
-        }
-        self._body_path(file_id).write_text(json.dumps(body), encoding="utf-8")
+            raise
         return body
 
     def list(self) -> list[Json]:
-        """Return all `file` objects, newest first."""
-        paths = sorted(self._folder.glob("file-*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return [json.loads(path.read_text(encoding="utf-8")) for path in reversed(paths)]
+        """Return all `file` objects, newest first; damaged ones are left out."""
+        found: list[tuple[int, str, Json]] = []
+        for path in self._folder.glob("file-*.json"):
+            body = _read_body(path)
+            if body is not None:
+                found.append((path.stat().st_mtime_ns, path.name, body))
+        return [body for _, _, body in sorted(found, key=lambda each: each[:2], reverse=True)]
 
     def get(self, file_id: str) -> Json:
         """Return a `file` object.
@@ -74,9 +79,9 @@ class FileStore:
         Raises:
             ApiError: 404, there is no such file.
         """
-        if not _ID.fullmatch(file_id) or not self._body_path(file_id).exists():
+        body = _read_body(self._body_path(file_id)) if _ID.fullmatch(file_id) else None
+        if body is None:
             raise ApiError(404, f"No such File object: {file_id[:80]}", param="id")
-        body: Json = json.loads(self._body_path(file_id).read_text(encoding="utf-8"))
         return body
 
     def path(self, file_id: str) -> Path:
@@ -95,6 +100,15 @@ class FileStore:
 
     def _body_path(self, file_id: str) -> Path:
         return self._folder / f"{file_id}.json"
+
+
+def _read_body(path: Path) -> Json | None:
+    """Read a `file` object; None where there is none, or what a full disk left of one."""
+    try:
+        body: Json = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return body
 
 
 class FileRoutes:

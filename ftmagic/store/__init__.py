@@ -62,17 +62,20 @@ _open_stores: dict[Path, Store] = {}
 _opening = threading.Lock()
 
 
-def open_store() -> Store:
-    """Return the store of the home folder, making the folder and the file if they are not there.
+def open_store(path: Path | None = None) -> Store:
+    """Return an open store, making its folder and its file if they are not there.
+
+    Args:
+        path: The file; the home folder's by default.
 
     Raises:
-        ConfigError: The home folder cannot be used.
+        ConfigError: The folder cannot be used.
         StoreError: The file cannot be opened.
     """
-    path = store_path()
+    path = path or store_path()
     with _opening:
         store = _open_stores.get(path)
         if store is None or not path.exists():
-            make_home()
+            make_home(path.parent)
             store = _open_stores[path] = Store(path)
     return store

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ftmagic.errors import DataError
 from ftmagic.store import bodies, examples
 from ftmagic.store.database import Database
 from ftmagic.store.datasets import Datasets
@@ -139,12 +140,14 @@ class Calls:
             return _count_earlier(connection, run_id)
 
     def supersede_earlier(self, run_id: str) -> int:
-        """Set the examples of earlier runs of the same cell aside; return how many."""
+        """Set aside what only earlier runs of the same cell have seen; return how many."""
         with self._database.write() as connection:
             cursor = connection.execute(
-                "update examples set superseded_by = ? where superseded_by is null and run_id in "
-                f"({_EARLIER_RUNS})",
-                (run_id, run_id),
+                "update examples set superseded_by = ? where superseded_by is null and id in "
+                f"(select example_id from sightings where run_id in ({_EARLIER_RUNS})) "
+                "and id not in "
+                f"(select example_id from sightings where run_id not in ({_EARLIER_RUNS}))",
+                (run_id, run_id, run_id),
             )
         return cursor.rowcount
 
@@ -152,7 +155,11 @@ class Calls:
         """Store calls and the examples made from them, in one transaction.
 
         An example whose content is already in the dataset counts as a duplicate: it is not stored
-        again, but belongs to this run from now on, so that superseding earlier runs keeps it.
+        again, but this run has seen it, so that superseding earlier runs keeps it.
+        A call whose id is there is replaced: it is a stream of which more has arrived since.
+
+        Raises:
+            DataError: The run of a call was erased with its dataset, or a value cannot be stored.
         """
         added = Added()
         with self._database.write(is_durable=False) as connection:
@@ -177,10 +184,12 @@ class Calls:
             yield _to_call(connection, row)
 
     def _add_one(self, connection: sqlite3.Connection, record: CallRecord) -> Added:
-        _insert_call(connection, record)
         run = connection.execute(
             "select dataset_id, split from runs where id = ?", (record.call.run_id,)
         ).fetchone()
+        if run is None:
+            raise DataError("a call came late: the dataset of its cell was deleted.")
+        _insert_call(connection, record)
         n_new = 0
         for example in record.examples:
             n_new += examples.insert(
@@ -209,7 +218,7 @@ _EARLIER_RUNS = (
 def _count_earlier(connection: sqlite3.Connection, run_id: str) -> int:
     row = connection.execute(
         "select count(*) from examples where superseded_by is null "
-        f"and run_id in ({_EARLIER_RUNS})",
+        f"and id in (select example_id from sightings where run_id in ({_EARLIER_RUNS}))",
         (run_id,),
     ).fetchone()
     return int(row[0])
@@ -250,13 +259,18 @@ def _insert_call(connection: sqlite3.Connection, record: CallRecord) -> None:
         "is_stream": call.is_stream,
         "is_ambient": call.is_ambient,
         "attempt": call.attempt,
-        "n_tokens": _n_tokens(call.reply),
+        "n_tokens": call.n_tokens,
     }
-    # A stream that was still open when its cell ended was stored as partial: now it is whole.
-    connection.execute("delete from calls where id = ? and outcome = 'partial'", (call.id,))
+    # A stream that was still open when its cell ended was stored with what had come until then.
+    made_of_it = connection.execute("select id from examples where call_id = ?", (call.id,))
+    example_ids = [row["id"] for row in made_of_it]
+    connection.execute("delete from calls where id = ?", (call.id,))
     connection.execute(
         f"insert into calls ({', '.join(values)}) values ({', '.join('?' * len(values))})",
         tuple(values.values()),
+    )
+    connection.executemany(
+        "update examples set call_id = ? where id = ?", [(call.id, each) for each in example_ids]
     )
     connection.executemany(
         "insert into tags (call_id, key, value) values (?, ?, ?)",
@@ -271,11 +285,6 @@ def _apart(request: Json) -> set[str]:
         for name in _APART
         if request.get(name) and (name != "messages" or isinstance(request[name], list))
     }
-
-
-def _n_tokens(reply: Json | None) -> int | None:
-    usage = (reply or {}).get("usage")
-    return usage.get("total_tokens") if isinstance(usage, dict) else None
 
 
 def tags_of(connection: sqlite3.Connection, call_id: str) -> Mapping[str, str]:

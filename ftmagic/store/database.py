@@ -14,10 +14,18 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ftmagic.errors import StoreError, message
+from ftmagic.errors import DataError, StoreError, message
 from ftmagic.store.migrations import migrate
 
 BUSY_TIMEOUT_S = 30.0
+
+_BAD_RECORD = (
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+)
+"""What SQLite raises for values that it will never take, whatever the disk does."""
 
 
 class Database:
@@ -45,12 +53,19 @@ class Database:
             raise self._failure("cannot be opened", exc) from exc
 
     def read(self) -> sqlite3.Connection:
-        """Return this thread's connection."""
+        """Return this thread's connection.
+
+        Raises:
+            StoreError: The file cannot be opened.
+        """
         if self._pid != os.getpid():  # a forked child must not share its parent's connections
             self._local, self._lock, self._pid = threading.local(), threading.RLock(), os.getpid()
         held: _Held | None = vars(self._local).get("held")
         if held is None:
-            held = self._local.held = _Held(self._connect())
+            try:
+                held = self._local.held = _Held(self._connect())
+            except sqlite3.Error as exc:
+                raise self._failure("cannot be opened", exc) from exc
         return held.connection
 
     @contextlib.contextmanager
@@ -63,6 +78,7 @@ class Database:
 
         Raises:
             StoreError: The disk is full, the file is read-only, locked for too long, or gone.
+            DataError: A record is wrong; another try would end the same.
         """
         with self._lock:
             connection = self.read()
@@ -72,6 +88,9 @@ class Database:
                 connection.execute("begin immediate")
                 yield connection
                 connection.execute("commit")
+            except _BAD_RECORD as exc:
+                self._rollback(connection)
+                raise DataError(f"the store {self.path} cannot hold this record: {exc}.") from exc
             except sqlite3.Error as exc:
                 self._rollback(connection)
                 raise self._failure("could not be written", exc) from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ftmagic.config import check_dataset_name
 from ftmagic.errors import DataError, message, unknown_name
 from ftmagic.store import bodies
 from ftmagic.store.database import Database
+from ftmagic.store.job_files import erase_rows
 from ftmagic.types import Json
 
 
@@ -67,11 +69,19 @@ class SchemaRow:
 
 @dataclass(frozen=True)
 class Deleted:
-    """What a deletion erased."""
+    """What a deletion erased.
+
+    Attributes:
+        n_calls: Calls.
+        n_examples: Examples.
+        n_jobs: Jobs, which stay known; their training files are erased here.
+        hosts: Where those jobs had sent rows: out of reach.
+    """
 
     n_calls: int
     n_examples: int
     n_jobs: int
+    hosts: tuple[str, ...] = ()
 
 
 class Datasets:
@@ -141,22 +151,24 @@ class Datasets:
             return _copy_rows(connection, dataset_id, copy_id)
 
     def delete(self, name: str) -> Deleted:
-        """Erase a dataset with its runs, calls, examples, revisions and reviews.
+        """Erase a dataset with its runs, calls, examples, revisions, reviews and training files.
 
         Jobs stay known, without a dataset: the models they trained still exist.
         """
         dataset_id = self.require(name)
+        self._database.read().execute("pragma secure_delete = on")  # overwrite, not only forget
         with self._database.write() as connection:
-            counts = Deleted(
-                *(
-                    _count(connection, query, dataset_id)
-                    for query in (
-                        "select count(*) from calls join runs r on r.id = run_id "
-                        "where r.dataset_id = ?",
-                        "select count(*) from examples where dataset_id = ?",
-                        "select count(*) from jobs where dataset_id = ?",
-                    )
-                )
+            jobs = connection.execute(
+                "select id, content_hash, host from jobs where dataset_id = ? order by host",
+                (dataset_id,),
+            ).fetchall()
+            n_calls = _count(
+                connection,
+                "select count(*) from calls join runs r on r.id = run_id where r.dataset_id = ?",
+                dataset_id,
+            )
+            n_examples = _count(
+                connection, "select count(*) from examples where dataset_id = ?", dataset_id
             )
             connection.execute(
                 "update jobs set is_promoted = 0 where dataset_id = ?", (dataset_id,)
@@ -164,7 +176,12 @@ class Datasets:
             connection.execute("delete from examples where dataset_id = ?", (dataset_id,))
             connection.execute("delete from datasets where id = ?", (dataset_id,))
             bodies.delete_unused(connection)
-        return counts
+        with contextlib.suppress(sqlite3.OperationalError):  # somebody reads: the next one does it
+            self._database.read().execute("pragma wal_checkpoint(truncate)").fetchall()
+        for job in jobs:
+            erase_rows(job["content_hash"] or job["id"])
+        hosts = tuple(dict.fromkeys(job["host"] for job in jobs))
+        return Deleted(n_calls, n_examples, len(jobs), hosts)
 
     def list(self) -> builtins.list[DatasetRow]:
         """List the datasets by name, with counts."""

@@ -11,8 +11,8 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from ftmagic.formats.schemas import output_schemas
 from ftmagic.store import bodies
@@ -29,6 +29,15 @@ join revisions r on r.id = e.revision_id
 left join schemas s on s.id = e.schema_id
 where e.dataset_id = ? and e.superseded_by is null
 """
+
+
+class _Assigns(Protocol):
+    @property
+    def assignment(self) -> Mapping[int, Split]:
+        """Split by example id."""
+
+
+PlanOfSplits = TypeVar("PlanOfSplits", bound=_Assigns)
 
 
 class Examples:
@@ -143,17 +152,35 @@ class Examples:
             )
         return action
 
-    def set_split(self, assignment: Mapping[int, Split]) -> None:
-        """Store splits; a row that has one keeps it for ever.
+    def assign_splits(
+        self, dataset: str, plan: Callable[[list[Example]], PlanOfSplits]
+    ) -> PlanOfSplits:
+        """Read, plan and store splits as one: no other notebook can come between.
 
         Args:
-            assignment: Split by example id.
+            dataset: Its name.
+            plan: Called with all current rows; what it assigns is stored, but a row that has a
+                split keeps it for ever. If it raises, nothing is stored.
+
+        Returns:
+            The plan.
         """
         with self._database.write() as connection:
+            planned = plan(self.select(dataset))
             connection.executemany(
                 "update examples set split = ? where id = ? and split is null",
-                [(split, example_id) for example_id, split in assignment.items()],
+                [(split, example_id) for example_id, split in planned.assignment.items()],
             )
+        return planned
+
+    def keys_of(self, ids: Sequence[int]) -> list[tuple[str, str]]:
+        """Read (input key, source or '') of examples by id, superseded ones among them."""
+        rows = self._database.read().execute(
+            "select input_key, source from examples where id in (select value from json_each(?)) "
+            "order by id",
+            (json.dumps(list(ids)),),
+        )
+        return [(row["input_key"], row["source"]) for row in rows]
 
 
 def insert(
@@ -166,7 +193,7 @@ def insert(
 ) -> bool:
     """Insert an example inside a transaction; False if its content is already there.
 
-    A duplicate belongs to this run from now on, so that superseding earlier runs keeps it.
+    Either way the run has seen it: superseding the runs before it leaves the example alone.
     """
     content_key = example.content_key()
     same = connection.execute(
@@ -176,7 +203,7 @@ def insert(
     ).fetchone()
     if same is not None:
         if run_id is not None:
-            connection.execute("update examples set run_id = ? where id = ?", (run_id, same["id"]))
+            _note_sighting(connection, run_id, same["id"])
         return False
     values = {
         "dataset_id": dataset_id,
@@ -202,7 +229,13 @@ def insert(
     connection.execute(
         "update examples set revision_id = ? where id = ?", (revision_id, example_id)
     )
+    if run_id is not None:
+        _note_sighting(connection, run_id, int(example_id or 0))
     return True
+
+
+def _note_sighting(connection: sqlite3.Connection, run_id: str, example_id: int) -> None:
+    connection.execute("insert or ignore into sightings values (?, ?)", (run_id, example_id))
 
 
 def _insert_revision(

@@ -55,14 +55,13 @@ class Jobs:
         self._datasets = datasets
 
     def put(self, record: JobRecord) -> None:
-        """Store a job, or what is new about it."""
+        """Store a new job, and its dataset if that is new; a job that is known stays as it is."""
         dataset_id = self._datasets.create(record.dataset) if record.dataset else None
         with self._database.write() as connection:
             connection.execute(
                 "insert into jobs (id, engine, dataset_id, host, base_url, content_hash, spec, "
                 "info, example_ids, is_promoted, created_at) "
-                "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do update set "
-                "info = excluded.info, base_url = excluded.base_url",
+                "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do nothing",
                 (
                     record.id,
                     record.engine,
@@ -77,6 +76,11 @@ class Jobs:
                     record.created_at,
                 ),
             )
+
+    def update(self, job_id: str, info: JobInfo) -> None:
+        """Store what the engine last said of a job, whatever became of its dataset."""
+        with self._database.write() as connection:
+            connection.execute("update jobs set info = ? where id = ?", (_info_text(info), job_id))
 
     def confirm(self, intent_id: str, job_id: str, info: JobInfo) -> None:
         """The engine answered: the intent becomes the job."""
@@ -139,6 +143,16 @@ class Jobs:
                 (job_id,),
             )
             connection.execute("update jobs set is_promoted = 1 where id = ?", (job_id,))
+
+    def promote_first(self, job_id: str) -> None:
+        """Let this job answer for its dataset, if it has one and none does yet."""
+        with self._database.write() as connection:
+            connection.execute(
+                "update jobs set is_promoted = 1 where id = ? and dataset_id is not null and not "
+                "exists (select 1 from jobs other where other.dataset_id = jobs.dataset_id "
+                "and other.is_promoted)",
+                (job_id,),
+            )
 
     def _select(self, condition: str, parameters: tuple[object, ...]) -> builtins.list[JobRecord]:
         rows = self._database.read().execute(

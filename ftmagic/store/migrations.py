@@ -109,6 +109,13 @@ create index examples_by_review on examples (dataset_id, review, id) where super
 create index examples_by_split on examples (dataset_id, split, id) where superseded_by is null;
 create index examples_by_call on examples (call_id);
 
+create table sightings (              -- a run saw this example, as a new one or as a duplicate
+  run_id text not null references runs on delete cascade,
+  example_id integer not null references examples on delete cascade,
+  primary key (run_id, example_id)
+) without rowid;
+create index sightings_by_example on sightings (example_id);
+
 create table revisions (
   id integer primary key,
   example_id integer not null references examples on delete cascade,

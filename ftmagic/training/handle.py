@@ -26,8 +26,8 @@ from ftmagic.errors import (
 )
 from ftmagic.formats.training_files import read_rows
 from ftmagic.store import JobRecord, open_store
+from ftmagic.store.job_files import folder_of
 from ftmagic.training import kept_events
-from ftmagic.training.kept_events import folder_of
 from ftmagic.training.measurements import Metric, Progress, read_metrics, read_progress
 from ftmagic.types import Checkpoint, Endpoint, JobEvent, JobInfo
 
@@ -41,7 +41,6 @@ UNCONFIRMED = "unconfirmed"
 """Status of those."""
 
 _LONGEST_PAUSE_S = 30.0
-_EVENTS_FILE = "events.json"
 
 
 class Job:
@@ -329,18 +328,11 @@ class Job:
         if info.id != self.id:
             store.confirm(self.id, info.id, info)
         self._record = dataclasses.replace(self._record, id=info.id, info=info)
-        store.put(self._record)
+        store.update(info.id, info)
 
     def _promote_first(self) -> None:
-        if self.info.status != "succeeded" or not self.dataset:
-            return
-        store = open_store().jobs
-        try:
-            is_first = store.promoted(self.dataset) is None
-        except UnknownNameError:  # the dataset was deleted; its job stays readable
-            return
-        if is_first:
-            store.promote(self.id)
+        if self.info.status == "succeeded" and self.dataset:
+            open_store().jobs.promote_first(self.id)
 
     def _read_events(self) -> None:
         kept = kept_events.read(self.folder, self.id)

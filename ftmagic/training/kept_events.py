@@ -1,4 +1,4 @@
-"""The folder of a submission: its training files, and the events of its job once that has ended.
+"""The events of a job once it has ended, beside its training files.
 
 So the curve of an old job is there when its engine is not.
 """
@@ -12,12 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftmagic import config
+from ftmagic.store.job_files import EVENTS_SUFFIX, slug
 from ftmagic.types import JobEvent
-
-
-def folder_of(content_hash: str) -> Path:
-    """Return the folder of a submission, below the home folder."""
-    return config.home() / "jobs" / _slug(content_hash.rpartition(":")[2])
 
 
 def read(folder: Path, job_id: str) -> list[JobEvent] | None:
@@ -44,9 +40,4 @@ def write(folder: Path, job_id: str, events: Sequence[JobEvent]) -> None:
 
 
 def _path(folder: Path, job_id: str) -> Path:
-    return folder / f"{_slug(job_id)}.events.json"
-
-
-def _slug(text: str) -> str:
-    kept = "".join(each if each.isalnum() or each in "-_" else "_" for each in text)
-    return kept[:100] or "job"
+    return folder / f"{slug(job_id)}{EVENTS_SUFFIX}"

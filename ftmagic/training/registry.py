@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import overload
 
-from ftmagic import render
-from ftmagic.engines import Engine, engine
+from ftmagic import engines, render
 from ftmagic.engines.identity import HASH_KEY
 from ftmagic.errors import UnknownNameError
 from ftmagic.store import JobRecord, open_store
@@ -88,7 +87,7 @@ def jobs(dataset: str | None = None) -> JobList:
 
 def adopt(
     job_id: str,
-    engine_name: str | Engine = "local",
+    engine: str | engines.Engine = "local",
     dataset: str = "",
     *,
     base_url: str | None = None,
@@ -97,7 +96,7 @@ def adopt(
 
     Args:
         job_id: The engine's job id.
-        engine_name: The engine's name, or an engine object.
+        engine: The engine's name, or an engine object.
         dataset: The dataset it shall answer for; by default the one it was made from, if its
             metadata says so.
         base_url: With 'openai': any server that speaks its dialect.
@@ -105,7 +104,7 @@ def adopt(
     Raises:
         EngineError: The engine does not know the job, or does not answer.
     """
-    place = engine(engine_name, base_url=base_url)
+    place = engines.engine(engine, base_url=base_url)
     store = open_store().jobs
     try:
         record = store.get(job_id)
@@ -113,12 +112,12 @@ def adopt(
         info = place.retrieve(job_id)
         record = _record_of(info, place, dataset)
         store.put(record)
-    found = Job(record, None if isinstance(engine_name, str) and not base_url else place)
+    found = Job(record, None if isinstance(engine, str) and not base_url else place)
     found.refresh()
     return found
 
 
-def _record_of(info: JobInfo, place: Engine, dataset: str) -> JobRecord:
+def _record_of(info: JobInfo, place: engines.Engine, dataset: str) -> JobRecord:
     base_url = address_of(place)
     return JobRecord(
         id=info.id,

@@ -12,12 +12,14 @@ import shutil
 import sqlite3
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ftmagic import config
+from ftmagic import config, render
 from ftmagic.dataset import Dataset
 from ftmagic.engines import Engine, engine
+from ftmagic.engines.addresses import is_loopback
 from ftmagic.engines.identity import INTENT_KEY, submission_hash
 from ftmagic.engines.openai import OpenAIEngine
 from ftmagic.errors import (
@@ -30,9 +32,9 @@ from ftmagic.errors import (
     message,
 )
 from ftmagic.store import JobRecord, open_store
+from ftmagic.store.job_files import folder_of
 from ftmagic.training.gathering import Rows, gather, row_problems
 from ftmagic.training.handle import INTENT_PREFIX, Job
-from ftmagic.training.kept_events import folder_of
 from ftmagic.types import FINAL_STATUSES, Problem, Quote, TrainSpec
 
 DATASET_KEY = "ftmagic_dataset"
@@ -41,6 +43,7 @@ AGAIN_KEY = "ftmagic_again"
 """Metadata key: what makes a repetition another job."""
 
 _LOCK_TIMEOUT_S = 600.0
+_LOCK_TRY_S = 0.2
 _SHOWN_PROBLEMS = 5
 
 
@@ -52,7 +55,7 @@ class Preparation:
         rows: What it learns from.
         quote: What it takes; errors among its problems block it.
         spec: What is asked for.
-        folder: Where the training files are.
+        folder: Where the training files are, for as long as this object lives; a job's stay.
         content_hash: Of files and spec.
         place: The engine.
         existing: The job that already runs, or ran, on the same rows and spec.
@@ -76,11 +79,30 @@ class Preparation:
         if errors:
             raise _unsound(self.rows.name, self.place.name, errors)
 
+    def require_consent(self, confirm: Callable[[Quote], bool] | None) -> None:
+        """Refuse to go on without a yes; training on this machine needs none.
+
+        Args:
+            confirm: Shown the quote.
+
+        Raises:
+            ConfigError: It said no, or there is none and rows would leave this machine.
+        """
+        if confirm is None and not is_loopback(self.quote.host):
+            raise _needs_consent(self.rows.name, self.quote)
+        if confirm is not None and not confirm(self.quote):
+            raise ConfigError(
+                message(
+                    "not confirmed: nothing was sent.",
+                    next_step=f"%ft_train {self.rows.name} --yes",
+                )
+            )
+
     def submit(self) -> Job:
         """Send it, once: a second call, kernel or click gets the same job.
 
         Raises:
-            DataError: The quote has errors.
+            DataError: The quote has errors, or the rows were divided otherwise since.
             EngineError: The engine refused, or did not say whether it created the job.
         """
         self.require_sound()
@@ -88,6 +110,7 @@ class Preparation:
             existing = find_existing(self.content_hash, self.place)
             if existing is not None:
                 return existing
+            self.rows.store_splits()
             return self._submit()
 
     def _submit(self) -> Job:
@@ -98,11 +121,13 @@ class Preparation:
         try:
             info = self.place.submit(*files, intent.spec)
         except UnknownOutcome:
+            self._keep_files()
             raise  # the intent stays: it finds the job, should there be one
         except FtmagicError:
             store.forget(intent.id)
             raise
         store.confirm(intent.id, info.id, info)
+        self._keep_files()
         found = Job(dataclasses.replace(intent, id=info.id, info=info), self.place)
         found.refresh_quietly()
         return found
@@ -128,6 +153,13 @@ class Preparation:
             base_url=address,
         )
 
+    def _keep_files(self) -> None:
+        """Move the files into the folder of their job, which may hold its events already."""
+        kept = folder_of(self.content_hash)
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in self.folder.iterdir():
+            file.replace(kept / file.name)
+
     def _validation(self) -> Path | None:
         path = self.folder / "validation.jsonl"
         return path if path.exists() else None
@@ -152,7 +184,7 @@ def train(
     """Fine-tune a model on the trainable rows of a dataset.
 
     The rows are divided into train, validation and test if they are not yet, and the division is
-    stored. The same rows and spec again are the same job, unless `again`.
+    stored before anything is sent. The same rows and spec again are the same job, unless `again`.
 
     Args:
         dataset: A dataset's name, or rows.
@@ -166,7 +198,8 @@ def train(
         suffix: Up to 64 characters that become part of the tuned model's name.
         seed: For the division of the rows, and for training where the engine takes one.
         again: Train again although the same job exists.
-        confirm: Shown the quote before anything is sent; False stops.
+        confirm: Shown the quote before anything is sent; False stops. Needed where rows would
+            leave this machine.
         base_url: With 'openai': any server that speaks its dialect.
 
     Returns:
@@ -175,7 +208,7 @@ def train(
     Raises:
         UnknownNameError: There is no such dataset or engine.
         DataError: Too few rows, or rows that cannot be trained on.
-        ConfigError: There is no key, or `confirm` said no.
+        ConfigError: There is no key, `confirm` said no, or it is needed.
         EngineError: The engine refused, or did not answer.
     """
     prepared = prepare(
@@ -195,11 +228,7 @@ def train(
     if prepared.existing is not None:
         return prepared.existing
     prepared.require_sound()
-    if confirm is not None and not confirm(prepared.quote):
-        name = prepared.rows.name
-        raise ConfigError(
-            message("not confirmed: nothing was sent.", next_step=f"%ft_train {name} --yes")
-        )
+    prepared.require_consent(confirm)
     return prepared.submit()
 
 
@@ -265,8 +294,20 @@ def prepare(
         learning_rate_multiplier=learning_rate_multiplier,
         metadata=metadata,
     )
-    folder, digest = _write_files(rows, place, spec)
-    files = (folder / "train.jsonl", folder / "validation.jsonl" if rows.validation else None)
+    folder = _new_folder()
+    try:
+        prepared = _prepared(rows, place, spec, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    # Rows that are not submitted leave nothing behind.
+    weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
+    return prepared
+
+
+def _prepared(rows: Rows, place: Engine, spec: TrainSpec, folder: Path) -> Preparation:
+    files = _write_files(rows, place, folder)
+    digest = submission_hash(*files, spec)
     quoted = place.quote(*files, spec)
     problems = (*row_problems(rows, place, quoted.host), *quoted.problems)
     return Preparation(
@@ -313,26 +354,34 @@ def _engine(chosen: str | Engine, base_url: str | None) -> Engine:
     return engine(chosen, base_url=base_url)
 
 
-def _write_files(rows: Rows, place: Engine, spec: TrainSpec) -> tuple[Path, str]:
-    """Write the training files into the folder that their hash names."""
+def _new_folder() -> Path:
     config.make_home()
-    jobs = config.home() / "jobs"
-    fresh = jobs / f".new-{uuid.uuid4().hex}"
-    fresh.mkdir(mode=0o700, parents=True)
-    try:
-        keeps = place.limits.keeps_response_format
-        rows.train.write(fresh / "train.jsonl", keeps_response_format=keeps)
-        held = fresh / "validation.jsonl" if rows.validation else None
-        if held is not None:
-            rows.validation.write(held, keeps_response_format=keeps)
-        digest = submission_hash(fresh / "train.jsonl", held, spec)
-        folder = folder_of(digest)
-        if not folder.exists():
-            with contextlib.suppress(OSError):  # another kernel was first, with the same files
-                fresh.rename(folder)
-        return folder, digest
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    folder = config.home() / "jobs" / f".new-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700, parents=True)
+    return folder
+
+
+def _write_files(rows: Rows, place: Engine, folder: Path) -> tuple[Path, Path | None]:
+    """Write the training file, and the validation file if there are rows for it."""
+    keeps = place.limits.keeps_response_format
+    train = folder / "train.jsonl"
+    rows.train.write(train, keeps_response_format=keeps)
+    if not rows.validation:
+        return train, None
+    held = folder / "validation.jsonl"
+    rows.validation.write(held, keeps_response_format=keeps)
+    return train, held
+
+
+def _needs_consent(name: str, quote: Quote) -> ConfigError:
+    asked = f"ft.train({name!r}, engine={quote.engine!r}, confirm=lambda quote: True)"
+    return ConfigError(
+        message(
+            f"training would send {quote.n_train:,} rows to {quote.host}, which takes a yes; "
+            f"nothing was sent.\n{render.quote_text(quote)}",
+            next_step=asked,
+        )
+    )
 
 
 def _unsound(name: str, engine_name: str, errors: list[Problem]) -> DataError:
@@ -361,17 +410,26 @@ def _one_at_a_time() -> Iterator[None]:
         EngineError: Another one has been submitting for ten minutes.
     """
     config.make_home()
-    lock = sqlite3.connect(config.home() / "submissions.lock", timeout=_LOCK_TIMEOUT_S)
-    try:
-        lock.isolation_level = None
-        lock.execute("begin exclusive")
+    lock = sqlite3.connect(
+        config.home() / "submissions.lock", timeout=_LOCK_TRY_S, isolation_level=None
+    )
+    with contextlib.closing(lock):
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while not _has_locked(lock, is_last=time.monotonic() > deadline):
+            pass  # between two tries Python sees a Ctrl-C, which SQLite's own waiting does not
         yield
+
+
+def _has_locked(lock: sqlite3.Connection, *, is_last: bool) -> bool:
+    try:
+        lock.execute("begin exclusive")
     except sqlite3.OperationalError as exc:
+        if not is_last and "locked" in str(exc):
+            return False
         raise EngineError(
             message(
                 f"another kernel is submitting a job from {config.home()}: {exc}.",
                 next_step="%ft_status",
             )
         ) from exc
-    finally:
-        lock.close()
+    return True

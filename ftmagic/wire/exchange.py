@@ -17,11 +17,15 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 from ftmagic.errors import DataError, MissingExtraError, message
+from ftmagic.wire.redirect import is_public
 
 if TYPE_CHECKING:
     from ftmagic.wire.scope import Scope
 
 STILL_OPEN = "the stream was still open when the cell ended"
+ILLEGAL_HEADER = "a header has an illegal value (a line end in the key?)"
+
+_SHORTEST_SECRET = 8
 
 _USER_AGENT = re.compile(r"(?:Async)?([A-Za-z][\w.-]*)(?:/Python)?[/ ]v?(\d[\w.+-]*)")
 
@@ -154,7 +158,7 @@ class Exchange:
     def fail(self, exc: BaseException) -> None:
         """Note what broke the call."""
         self.latency_s = perf_counter() - self._sent_at
-        self.error = one_line(exc)
+        self.error = one_line(exc, self._request)
 
     def finish(self) -> bool:
         """Mark as ended; True the first time, when it must be delivered."""
@@ -189,10 +193,29 @@ def _content(request: Any) -> bytes:
         return b""
 
 
-def one_line(exc: BaseException) -> str:
-    """Say what an exception is on one line of at most 300 characters."""
+def one_line(exc: BaseException, request: Any = None) -> str:
+    """Say what an exception is on one line of at most 300 characters, without any key.
+
+    Args:
+        exc: What was raised; h11 quotes an illegal header as a whole, which may be the key.
+        request: The httpx request that it broke, whose headers are cut out of the text.
+    """
     text = " ".join(str(exc).split())
+    if type(exc).__name__ == "LocalProtocolError" and "header" in text.lower():
+        text = ILLEGAL_HEADER
+    for value in _private_values(request):
+        text = text.replace(value, "[header]")
     return f"{type(exc).__name__}: {text}"[:300] if text else type(exc).__name__
+
+
+def _private_values(request: Any) -> list[str]:
+    """List what a request's headers hold that may be a secret; longest first."""
+    if request is None:
+        return []
+    named = request.headers.items()
+    values = [value.strip() for name, value in named if name != "host" and not is_public(name)]
+    values += [word for value in values for word in value.split()]  # 'Bearer KEY', and KEY alone
+    return sorted((each for each in values if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 
 def strip_url(url: str) -> str:

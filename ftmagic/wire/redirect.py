@@ -16,34 +16,25 @@ from ftmagic.types import Endpoint
 PATHS = ("/chat/completions", "/responses", "/messages", "/completions")
 """What follows the API's version folder in a URL."""
 
-PRIVATE_HEADERS = frozenset(
-    {
-        "authorization",
-        "api-key",  # Azure
-        "x-api-key",  # Anthropic
-        "x-goog-api-key",
-        "openai-organization",
-        "openai-project",
-        "cookie",
-        "proxy-authorization",
-    }
+PUBLIC_HEADERS = frozenset(
+    {"accept", "accept-encoding", "content-type", "user-agent", "idempotency-key"}
 )
-"""Headers that belong to the first server's account: they never reach another one."""
+"""Headers that may reach another server, with the SDK's own `x-stainless-*`.
 
-_REMADE_HEADERS = frozenset({"host", "content-length", "transfer-encoding"})
+A list of what may travel, because every gateway names the header of its key in its own way.
+"""
 
 
-def rewrite(request: Any, endpoint: Endpoint, model: str) -> Any:
+def rewrite(request: Any, endpoint: Endpoint) -> Any:
     """Make the same request for another server.
 
     Args:
         request: An httpx or httpx2 request whose body is JSON.
-        endpoint: The server, and its key.
-        model: The model to name in the body.
+        endpoint: The server, its key, and the model to name in the body.
 
     Returns:
-        A new request of the same module. Everything but address, key and model stays as it was:
-        stream flag, tools, other headers, timeout.
+        A new request of the same module. Everything in the body but the model stays as it was,
+        and so does the timeout; of the headers only the public ones travel.
 
     Raises:
         DataError: The path or the body is not one that can be sent to an OpenAI dialect.
@@ -57,16 +48,21 @@ def rewrite(request: Any, endpoint: Endpoint, model: str) -> Any:
             f"a call to {path} cannot be sent to {endpoint.base_url}: only JSON objects posted to "
             f"{', '.join(PATHS)} can"
         )
-    dropped = PRIVATE_HEADERS | _REMADE_HEADERS
-    headers = [pair for pair in request.headers.raw if pair[0].decode().lower() not in dropped]
+    headers = [pair for pair in request.headers.raw if is_public(pair[0].decode("latin-1"))]
     headers.append((b"authorization", f"Bearer {endpoint.key()}".encode()))
     return type(request)(
         request.method,
         endpoint.base_url.rstrip("/") + suffix,
         headers=headers,
-        content=json.dumps({**body, "model": model}).encode(),
+        content=json.dumps({**body, "model": endpoint.model}).encode(),
         extensions=request.extensions,
     )
+
+
+def is_public(header: str) -> bool:
+    """Whether a header tells nothing about the account of its server."""
+    name = header.lower()
+    return name in PUBLIC_HEADERS or name.startswith("x-stainless-")
 
 
 def visible(exc: RoutingError) -> RoutingError:

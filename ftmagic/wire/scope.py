@@ -23,14 +23,15 @@ from ftmagic.wire.patching import Patch
 
 
 class Route(Protocol):
-    """Decides which server answers a call."""
+    """Decides which server answers a call, and counts what it decided."""
 
-    def decide(self, url: str, body: Json) -> Endpoint | None:
-        """Return where to send it instead, or None to let it pass.
+    def decide(self, url: str, body: Json, rewrite: Callable[[Endpoint], Any]) -> Any:
+        """Return the request to send instead, or None to let the call pass.
 
         Args:
             url: Where the call would go, without query and credentials.
             body: Its JSON body.
+            rewrite: Makes the request for another server; raises when it cannot.
 
         Raises:
             RoutingError: It may not go anywhere else and cannot go there; the user sees this.
@@ -68,11 +69,11 @@ class Faults:
         self.last = ""
         self.by_hook: dict[str, int] = {}
 
-    def add(self, hook: str, exc: BaseException) -> None:
-        """Count one fault."""
+    def add(self, hook: str, exc: BaseException, request: Any = None) -> None:
+        """Count one fault; the headers of `request` are cut out of its text."""
         self.count += 1
         self.by_hook[hook] = self.by_hook.get(hook, 0) + 1
-        self.last = f"{hook}: {one_line(exc)}"
+        self.last = f"{hook}: {one_line(exc, request)}"
 
 
 faults = Faults()
@@ -211,7 +212,7 @@ class Carried(NamedTuple):
     tags: Mapping[str, str]
     route: Route | None
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function with these values, then put the thread's own back."""
         tokens = (_scope.set(self.scope), _tags.set(self.tags), _route.set(self.route))
         try:

@@ -180,7 +180,7 @@ def _begin(claimed: scope.Claim, request: Any) -> _Sending | None:
         if not request.url.raw_path.partition(b"?")[0].endswith(PATHS):
             return None
     except Exception as exc:  # a request of another shape passes
-        scope.faults.add("match", exc)
+        scope.faults.add("match", exc, request)
         return None
     rerouted = None if claimed.route is None else _reroute(claimed.route, request)
     sent = request if rerouted is None else rerouted
@@ -198,12 +198,12 @@ def _reroute(route: scope.Route, request: Any) -> Any:
     """
     try:
         body = json.loads(request.content)
-        endpoint = route.decide(strip_url(str(request.url)), body)
-        return None if endpoint is None else redirect.rewrite(request, endpoint, endpoint.model)
+        rewrite = functools.partial(redirect.rewrite, request)
+        return route.decide(strip_url(str(request.url)), body, rewrite)
     except RoutingError as exc:
         raise redirect.visible(exc) from exc.__cause__
     except Exception as exc:  # the user's call must go through, if not to the tuned model
-        scope.faults.add("route", exc)
+        scope.faults.add("route", exc, request)
         return None
 
 
@@ -213,7 +213,7 @@ def _open(owner: scope.Scope, is_ambient: bool, request: Any) -> Exchange | None
         tags = {**owner.tags, **tags} if tags else owner.tags
         return Exchange.begin(owner, request, tags, is_ambient=is_ambient)
     except Exception as exc:  # recording must never hurt the user's call
-        scope.faults.add("open", exc)
+        scope.faults.add("open", exc, request)
         return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import resource
 import signal
 import socket
 import stat
@@ -13,6 +15,8 @@ import httpx
 import openai
 import pytest
 
+from ftmagic.local.dialect import ApiError
+from ftmagic.local.files import FileStore
 from ftmagic.types import Json
 from tests.local.conftest import Server, wait_until
 
@@ -219,3 +223,33 @@ def test_server_without_work_does_not_load_torch(server: Server) -> None:
     loaded = Path(f"/proc/{fresh.process.pid}/maps").read_text()
     fresh.stop()
     assert "libtorch" not in loaded
+
+
+def test_damaged_files_are_left_out_and_the_others_are_served(tmp_path: Path) -> None:
+    files = FileStore(tmp_path)
+    kept = files.add(io.BytesIO(b"x"), "a", "fine-tune")
+    cut = files.add(io.BytesIO(b"x"), "b", "fine-tune")
+    (tmp_path / f"{cut['id']}.json").write_text('{"id":')
+    assert files.list() == [kept]
+    with pytest.raises(ApiError, match="No such File"):
+        files.get(cut["id"])
+
+
+def test_upload_without_room_for_its_entry_leaves_nothing_behind(tmp_path: Path) -> None:
+    files = FileStore(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(OSError):
+            files.add(io.BytesIO(b"x"), "a", "fine-tune")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", ["", "80x", "99999"])
+def test_damaged_last_port_is_no_port(tmp_path: Path, left: str) -> None:
+    (tmp_path / "port").write_text(left)
+    running = Server(tmp_path)
+    assert running.base_url.endswith(f":{(tmp_path / 'port').read_text()}/v1")
+    running.stop()
