@@ -223,6 +223,7 @@ class FtMagics(Magics):
             arguments.dataset,
             is_confirmed=arguments.yes,
             is_waiting=arguments.wait,
+            command=f"%ft_train {line.strip()}",
             engine=arguments.engine,
             base_url=arguments.base_url,
             model=arguments.model,

@@ -119,6 +119,10 @@ class Routed:
         self._faults_before = scope.faults.count
         self._token: Token[scope.Route | None] | None = None
 
+    def __repr__(self) -> str:
+        """Show the summary."""
+        return str(self.summary())
+
     def __enter__(self) -> Routed:
         """Start rerouting the calls that this context makes."""
         seam.install()

@@ -360,3 +360,8 @@ def test_a_test_row_with_a_credential_stays_on_this_machine(
         compare("citations", [away], at=provider.base_url)
     assert provider.requests == []
     assert compare("citations", [Endpoint(provider.base_url, "m", api_key="k")]).n_examples == 2
+
+
+def test_tag_that_no_row_carries_names_the_closest(ready: Store) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'kind'"):
+        compare("citations", by="knd")

@@ -43,7 +43,8 @@ class DatasetList(Sequence[DatasetRow]):
             UnknownNameError: There is no dataset of that name.
         """
         erased = open_store().datasets.delete(name)
-        said = f"{name} erased: {erased.n_calls:,} calls, {erased.n_examples:,} examples"
+        calls, rows = _count(erased.n_calls, "call"), _count(erased.n_examples, "example")
+        said = f"{name} erased: {calls}, {rows}"
         if erased.n_jobs:
             said += (
                 f"; its {erased.n_jobs:,} jobs stay known. Not erased: what "
@@ -110,6 +111,10 @@ def _counts(row: DatasetRow) -> str:
         ("rejected", row.n_rejected),
         ("invalid", row.n_invalid),
     )
-    parts = [f"{row.n_calls:,} calls", f"{row.n_examples:,} examples"]
+    parts = [_count(row.n_calls, "call"), _count(row.n_examples, "example")]
     parts += [f"{n:,} {state}" for state, n in states if n]
     return ", ".join(parts + splits)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -32,6 +32,7 @@ from ftmagic.evals.held_out import (
     group_of,
     held_out,
     require_no_credential,
+    require_tag,
     source_of,
 )
 from ftmagic.evals.report import Report, Row, Summary
@@ -105,9 +106,10 @@ def compare(
     chosen = candidates(models, job, is_grounded=grounded)
     rows = held_out(dataset, split, training_jobs(models, job))
     _announce(rows, chosen)
+    tag = (by or "").removeprefix("tag:")
+    require_tag(rows, tag)
     started_at = time.time()
     answers = _ask_all(rows.examples, chosen, concurrency, client_options)
-    tag = (by or "").removeprefix("tag:")
     results = tuple(
         score_answer(
             example,
@@ -215,6 +217,7 @@ def _how(chosen: Sequence[Candidate], started_at: float, concurrency: int) -> st
     return (
         f"Measured {when} UTC: {places}, at {hosts}; each row was sent once to each model in the "
         f"captured shape, at temperature 0, {concurrency} calls at a time. Latency is wall clock "
-        "in this process, waiting included; tokens (prompt + reply, a call) are the server's count."
+        "in this process and holds the wait for calls at the same time, the other model's too: "
+        "concurrency=1 measures it alone; tokens (prompt + reply, a call) are the server's count."
         f"{held}"
     )

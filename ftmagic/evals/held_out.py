@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ftmagic.errors import ConfigError, DataError, message
+from ftmagic.errors import ConfigError, DataError, message, unknown_name
 from ftmagic.store import JobRecord, open_store
 from ftmagic.training.gathering import credentials_in
 from ftmagic.types import SPLITS, Example
@@ -70,6 +70,17 @@ def held_out(dataset: str | Dataset, split: str, jobs: Sequence[JobRecord]) -> H
     if not kept:
         raise _nothing_left(name, split, rows, warnings)
     return HeldOut(name, kept, warnings)
+
+
+def require_tag(rows: HeldOut, tag: str) -> None:
+    """Refuse to group by a tag that no row carries.
+
+    Raises:
+        UnknownNameError: There is none; the message names the closest.
+    """
+    known = {name for row in rows.examples for name in row.tags}
+    if tag and tag not in known:
+        raise unknown_name("tag", tag, known, next_step=f"%ft_compare {rows.dataset}")
 
 
 def require_no_credential(rows: HeldOut, hosts: Sequence[str]) -> None:

@@ -351,6 +351,13 @@ def host_at(place: Engine) -> str:
 
 
 def _engine(chosen: str | Engine, base_url: str | None) -> Engine:
+    if base_url and chosen != "openai":
+        raise ConfigError(
+            message(
+                f"base_url {base_url!r} goes with engine 'openai', not with {chosen!r}.",
+                next_step=f"%ft_train NAME --engine openai --base-url {base_url}",
+            )
+        )
     return engine(chosen, base_url=base_url)
 
 

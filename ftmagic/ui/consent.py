@@ -95,19 +95,19 @@ def ask_with_buttons(
 
 
 def ask_in_words(
-    quote: Quote, n_test: int | None = None, note: str = "", *, dataset: str = "NAME"
+    quote: Quote, n_test: int | None = None, note: str = "", *, command: str = "%ft_train NAME"
 ) -> bool:
     """Print a quote and wait for a typed answer.
 
     Raises:
-        ConfigError: Nobody can be asked.
+        ConfigError: Nobody can be asked; the message repeats `command`, with a yes.
     """
     if not _takes_input():
         raise ConfigError(
             message(
                 f"training would send {quote.n_train:,} rows to {quote.host}, and nobody can be "
                 "asked here (no input).",
-                next_step=f"%ft_train {dataset} --yes",
+                next_step=f"{command} --yes",
             )
         )
     print(quote_card(quote, n_test, note))

@@ -37,6 +37,7 @@ def train(
     *,
     is_confirmed: bool = False,
     is_waiting: bool = False,
+    command: str = "",
     **options: Any,
 ) -> Job | None:
     """Show the quote, ask, start, and show the job live.
@@ -48,6 +49,7 @@ def train(
         dataset: Its name.
         is_confirmed: Do not ask.
         is_waiting: Stay until the job has ended.
+        command: The line that was typed, to be repeated in an error.
         **options: As for `training.train`.
 
     Returns:
@@ -65,7 +67,7 @@ def train(
     if is_confirmed:
         consent.show_quote(prepared.quote, prepared.rows.n_test, prepared.rows.note)
         return _follow(prepared.submit(), is_waiting)
-    return _ask(prepared, is_waiting)
+    return _ask(prepared, is_waiting, command or f"%ft_train {dataset}")
 
 
 def show(
@@ -123,7 +125,7 @@ def stop_server() -> str:
     return "no embedded server was running"
 
 
-def _ask(prepared: Preparation, is_waiting: bool) -> Job | None:
+def _ask(prepared: Preparation, is_waiting: bool, command: str) -> Job | None:
     def start(display: Any) -> Job:
         return _follow(prepared.submit(), False, display=display)
 
@@ -131,7 +133,7 @@ def _ask(prepared: Preparation, is_waiting: bool) -> Job | None:
     if consent.has_buttons() and not is_waiting:
         consent.ask_with_buttons(quote, rows.n_test, rows.note, start)
         return None
-    if not consent.ask_in_words(quote, rows.n_test, rows.note, dataset=rows.name):
+    if not consent.ask_in_words(quote, rows.n_test, rows.note, command=command):
         print("not started; nothing was sent")
         return None
     return _follow(prepared.submit(), is_waiting)
@@ -140,15 +142,14 @@ def _ask(prepared: Preparation, is_waiting: bool) -> Job | None:
 def _show_newest(dataset: str | None, is_waiting: bool, *, is_asked: bool) -> JobList:
     jobs = training.jobs(dataset)
     if is_asked:
-        raise ConfigError(
-            message(
-                "which job? there are: " + (", ".join(each.id for each in jobs[:8]) or "none"),
-                next_step="%ft_status JOB --cancel",
-            )
-        )
+        ids = ", ".join(each.id for each in jobs[:8]) or "none"
+        step = f"%ft_status {jobs[0].id}" if jobs else "%ft_train NAME"
+        raise ConfigError(message(f"which job? there are: {ids}", next_step=step))
+    for job in reversed(jobs):  # oldest first: the first success is the one to promote
+        job.refresh_quietly()
     if jobs:
         _follow(jobs[0], is_waiting)
-    return jobs
+    return training.jobs(dataset)
 
 
 def _follow(job: Job, is_waiting: bool, note: str = "", *, display: Any = None) -> Job:
