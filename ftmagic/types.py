@@ -2,6 +2,8 @@
 
 Messages, tools and schemas stay JSON dicts in the OpenAI chat shape, because the training row *is*
 the example. Times are Unix seconds in UTC, durations end in `_s`, money in `_usd`.
+
+One file of over 400 lines, because it is the vocabulary: most of it is the meaning of fields.
 """
 
 from __future__ import annotations

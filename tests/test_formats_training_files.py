@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from ftmagic.formats.schemas import output_schemas
 from ftmagic.formats.sidecars import sidecar_path
 from ftmagic.formats.training_files import read_rows, to_row, write_rows
 from ftmagic.types import Example, Json
+from tests.disk import full_disk
 
 TOOL: Json = {
     "type": "function",
@@ -279,29 +279,13 @@ def test_row_that_is_not_json_stops_the_write_and_leaves_the_old_file(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.jsonl", "a.schema.json"]
 
 
-def test_failing_disk_leaves_the_old_file(
-    tmp_path: Path, limited_file_size: Callable[[int], None]
-) -> None:
+def test_failing_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"old")
-    limited_file_size(4096)
-    with pytest.raises(StoreError, match="what was there before is unchanged"):
+    with full_disk(4096), pytest.raises(StoreError, match="what was there before is unchanged"):
         write_lines(path, [b"x" * 1000] * 100)
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
-
-
-@pytest.fixture
-def limited_file_size() -> Any:
-    """Let the kernel refuse bytes past a limit (EFBIG), as it does on a full disk (ENOSPC)."""
-    import resource
-    import signal
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_missing_folder_is_an_error_with_a_next_step(tmp_path: Path) -> None:

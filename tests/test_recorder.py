@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from ftmagic.errors import ConfigError
 from ftmagic.recorder import RecordingWarning
 from ftmagic.store import Store
 from ftmagic.wire import seam
+from tests.disk import full_disk
 from tests.provider import Provider, completion, error_reply, json_reply, stream_reply, tool_call
 
 
@@ -195,14 +195,10 @@ def test_full_disk_never_reaches_the_call_and_loses_nothing(
     client = provider.client()
     with ft.capture("albums"):
         ask(client, "before")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (store.path.stat().st_size + 4096, hard))
-    try:
+    with full_disk(store.path.stat().st_size + 4096):
         with pytest.warns(RecordingWarning, match="NOT STORED: 40 calls wait in memory"):
             with ft.capture("albums"):
                 replies = [ask(client, os.urandom(9000).hex()) for _ in range(40)]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(replies) == 40
     with ft.capture("albums"):  # there is space again: what waited is stored, too
         pass

@@ -28,7 +28,7 @@ from ftmagic.errors import (
 )
 from ftmagic.store import Store
 from ftmagic.store.job_files import folder_of
-from ftmagic.training import kept_events, submission
+from ftmagic.training import kept_events, turns
 from ftmagic.training.measurements import Metric, read_metrics, read_progress
 from ftmagic.types import Example, JobEvent, Quote, Split, TrainSpec
 from tests.finetuning_provider import Fault, FineTuningProvider
@@ -586,11 +586,11 @@ def test_a_folder_that_only_holds_events_does_not_stop_training(
 def test_waiting_for_another_submission_heeds_an_interrupt(home: Path) -> None:
     code = (
         "import sqlite3, sys\n"
-        "from ftmagic.training import submission\n"
+        "from ftmagic.training import turns\n"
         "print('waiting', flush=True)\n"
-        "with submission._one_at_a_time(): pass\n"
+        "with turns.one_at_a_time(): pass\n"
     )
-    with submission._one_at_a_time():
+    with turns.one_at_a_time():
         waiting = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

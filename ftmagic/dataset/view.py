@@ -2,6 +2,8 @@
 
 Filtering gives a new view and changes nothing in the store; `split`, `add_to`, `rename`, `copy`
 and `delete` do, and say so.
+
+Over 400 lines, most of them docstrings: it is the class that users meet first.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from ftmagic.engines.identity import HASH_KEY
 from ftmagic.errors import UnknownNameError
 from ftmagic.store import JobRecord, open_store
 from ftmagic.training.handle import Job
-from ftmagic.training.submission import DATASET_KEY, address_of, host_at
+from ftmagic.training.preparation import address_of, host_at
+from ftmagic.training.submission import DATASET_KEY
 from ftmagic.types import JobInfo, TrainSpec
 
 

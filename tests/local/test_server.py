@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import signal
 import socket
 import stat
@@ -18,6 +17,7 @@ import pytest
 from ftmagic.local.dialect import ApiError
 from ftmagic.local.files import FileStore
 from ftmagic.types import Json
+from tests.disk import full_disk
 from tests.local.conftest import Server, wait_until
 
 ANSWER = "A recorded answer that is long enough to be cut into several pieces."
@@ -237,13 +237,8 @@ def test_damaged_files_are_left_out_and_the_others_are_served(tmp_path: Path) ->
 
 def test_upload_without_room_for_its_entry_leaves_nothing_behind(tmp_path: Path) -> None:
     files = FileStore(tmp_path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
-    try:
-        with pytest.raises(OSError):
-            files.add(io.BytesIO(b"x"), "a", "fine-tune")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(64), pytest.raises(OSError):
+        files.add(io.BytesIO(b"x"), "a", "fine-tune")
     assert list(tmp_path.iterdir()) == []
 
 
