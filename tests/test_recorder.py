@@ -365,3 +365,12 @@ def test_key_with_a_line_end_is_neither_stored_nor_shown(provider: Provider, sto
         "LocalProtocolError: a header has an illegal value (a line end in the key?)"
     )
     assert "SECRET" not in seen.summary()
+
+
+def test_colab_is_told_that_its_disk_vanishes(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    with ft.capture("albums") as seen:
+        ask(provider.client())
+    assert "this disk vanishes with the Colab machine" in seen.summary()
