@@ -72,7 +72,10 @@ class Lab:
         nbformat.write(notebook, self.root / name)
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop it, and the embedded server that its notebooks started."""
+        stop_server = "import ftmagic; ftmagic.stop_server()"
+        environment = {**os.environ, "FTMAGIC_HOME": str(self.root / "home")}
+        subprocess.run([sys.executable, "-c", stop_server], env=environment, check=True)
         self._process.terminate()
         try:
             self._process.wait(15)
