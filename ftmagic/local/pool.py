@@ -183,8 +183,9 @@ class Turn:
         deltas = ReplyDeltas(self._parse, has_tools=self._has_tools())
 
         def on_text(text: str) -> None:
-            for delta in deltas.feed(text) if on_delta else []:
-                on_delta(delta)  # type: ignore[misc]
+            if on_delta is not None:
+                for delta in deltas.feed(text):
+                    on_delta(delta)
 
         room = self._loaded.context_tokens - len(self._prompt_ids)
         max_tokens = min(self._sampling.max_tokens or DEFAULT_MAX_TOKENS, room)
@@ -200,8 +201,9 @@ class Turn:
         except EngineError as exc:
             raise ApiError(500, str(exc)) from exc
         message = self._parse(output.text)
-        for delta in deltas.finish(message) if on_delta else []:
-            on_delta(delta)  # type: ignore[misc]
+        if on_delta is not None:
+            for delta in deltas.finish(message):
+                on_delta(delta)
         usage = count_usage(len(self._prompt_ids), output.n_tokens)
         reason = self._finish_reason(message, is_finished=output.is_finished)
         return Completion(self._model, message, reason, usage)
