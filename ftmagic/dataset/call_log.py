@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
-from ftmagic.dataset.tables import html_table
+from ftmagic import render
 from ftmagic.errors import DataError, message
 from ftmagic.formats.atomic_files import Written, write_lines
 from ftmagic.store import open_store
@@ -84,7 +84,7 @@ class CallLog(Sequence[Call]):
             for n, each in enumerate(self._calls[:_SHOWN_ROWS])
         ]
         columns = ("", "model", "dialect", "status", "outcome", "error")
-        return html_table(f"{self.name}: {self._summary()}", columns, rows)
+        return render.table(rows, columns, f"{self.name}: {self._summary()}")
 
     def _summary(self) -> str:
         outcomes = Counter(each.outcome for each in self)

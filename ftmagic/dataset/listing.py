@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import overload
 
-from ftmagic.dataset.tables import html_table
+from ftmagic import render
 from ftmagic.errors import unknown_name
 from ftmagic.store import DatasetRow, open_store
 from ftmagic.types import SPLITS
@@ -96,7 +96,7 @@ class DatasetList(Sequence[DatasetRow]):
             for row in self._rows
         ]
         caption = f"{len(self):,} datasets" if self._rows else repr(self)
-        return html_table(caption, columns, rows)
+        return render.table(rows, columns, caption)
 
 
 def datasets() -> DatasetList:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
+from ftmagic import render
 from ftmagic.checks import check
 from ftmagic.dataset.selecting import select
 from ftmagic.dataset.splitting import Shares, split_examples
-from ftmagic.dataset.tables import html_table
 from ftmagic.dataset.values import (
     Imported,
     TokenCount,
@@ -298,7 +298,7 @@ class Dataset(Sequence[Example]):
             for n, each in enumerate(self._examples[:_SHOWN_ROWS])
         ]
         columns = ("", "asked", "answered", "split", "review", "problems")
-        return html_table(f"{self.name}: {self.summary()}", columns, rows)
+        return render.table(rows, columns, f"{self.name}: {self.summary()}")
 
     def summary(self) -> str:
         """Count the rows: '12 rows, 1 not trainable; 10 train, 2 test; 3 approved'."""
